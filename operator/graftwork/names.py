@@ -1,0 +1,64 @@
+"""Every name that Graftwork gives to something, in one place (docs/design/contracts.md, section 1)."""
+
+from __future__ import annotations
+
+import re
+
+GROUP = "graftwork.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+FIELD_MANAGER = "graftwork"
+FINALIZER = f"{GROUP}/finalizer"
+
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_OWNER_UID = f"{GROUP}/owner-uid"
+LABEL_DEPLOYMENT = f"{GROUP}/deployment"
+LABEL_JOB = f"{GROUP}/job"
+LABEL_PUBLISHED_BY = f"{GROUP}/published-by"
+ANNOTATION_ADAPTERS_HASH = f"{GROUP}/adapters-hash"
+ANNOTATION_TEMPLATE_HASH = f"{GROUP}/template-hash"
+
+CONTAINER_ENGINE = "vllm"
+CONTAINER_AGENT = "agent"
+CONTAINER_INSTALL = "install"
+CONTAINER_DOWNLOAD = "download"
+CONTAINER_TRAINER = "trainer"
+CONTAINER_DOWNLOAD_BASE = "download-base"
+CONTAINER_DOWNLOAD_DATASET = "download-dataset"
+
+PORT_ENGINE = 8000
+PORT_AGENT = 9901
+PORT_TRAINER = 9902
+
+ADAPTERS_KEY = "adapters.json"
+
+ALIAS_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+ALIAS_MAX_LENGTH = 40
+DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
+
+
+def adapters_config_map(deployment: str) -> str:
+    """Return the name of the ConfigMap that tells a deployment's agents what to load."""
+    return f"{deployment}-adapters"
+
+
+def revision(deployment: str, template_hash: str) -> str:
+    """Return the name of the ControllerRevision that keeps one rendered pod template."""
+    return f"{deployment}-{template_hash}"
+
+
+def run_job(job: str, run: int) -> str:
+    """Return the name of the Kubernetes Job of one training run; runs count from 1."""
+    return f"{job}-run-{run}"
+
+
+def adapter(alias: str, version: int) -> str:
+    """Return the name of the LoRAAdapter of one published version."""
+    return f"{alias}-{version}"
+
+
+def engine_adapter(alias: str, digest: str) -> str:
+    """Return the name under which vLLM knows an adapter; it contains the digest, so it is never reused for other bytes."""
+    if not re.match(DIGEST_PATTERN, digest):
+        raise ValueError(f"digest {digest!r} is not sha256:<64 hex>")
+    return f"{alias}--{digest.removeprefix('sha256:')[:12]}"

@@ -1,0 +1,78 @@
+"""The closed list of condition and Event reasons; no other may appear in a status, a result or an Event."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a condition has its status. The docstring-like comment after each value is what the reference prints."""
+
+    # --- progress
+    RECONCILED = "Reconciled"  # everything that was asked for was seen
+    PROGRESSING = "Progressing"  # children are being made or are starting
+    STOPPED = "Stopped"  # replicas is 0
+    DELETING = "Deleting"  # the resource is being removed
+
+    # --- LLMDeployment
+    SERVING = "Serving"  # at least one pod answers
+    NOT_SERVING = "NotServing"  # no pod answers
+    PODS_STARTING = "PodsStarting"  # pods exist, none has become ready yet
+    UNSCHEDULABLE = "Unschedulable"  # the scheduler found no node for a pod
+    IMAGE_PULL_FAILED = "ImagePullFailed"  # the kubelet cannot get an image
+    ENGINE_CRASHED = "EngineCrashed"  # vLLM ended; the message quotes its last error
+    ADAPTERS_LOADED = "AdaptersLoaded"  # every adapter is listed by every ready engine
+    ADAPTERS_LOADING = "AdaptersLoading"  # an adapter is not loaded everywhere yet
+    ADAPTER_FAILED = "AdapterFailed"  # an adapter was refused or cannot be loaded; it is retried where that can help
+    NO_ADAPTERS = "NoAdapters"  # nothing to load
+    AGENT_UNREACHABLE = "AgentUnreachable"  # a pod's agent does not answer, so its adapters are unknown
+    OWNED_FLAG = "OwnedFlag"  # engine.args or engine.env sets what Graftwork owns
+    NAME_TAKEN = "NameTaken"  # a child's name belongs to an object of someone else
+    INVALID_SPEC = "InvalidSpec"  # the spec breaks a rule that the schema cannot know
+
+    # --- model and data sources
+    SOURCE_INVALID = "SourceInvalid"  # a source is not a URI of a kind that is served
+    SOURCE_NOT_FOUND = "SourceNotFound"  # nothing lies at the source
+    SOURCE_DENIED = "SourceDenied"  # the source refused the credentials
+    SOURCE_UNREACHABLE = "SourceUnreachable"  # the source does not answer; tried again
+    MODEL_INVALID = "ModelInvalid"  # what lies at the source is not a model in Hugging Face layout
+    DISK_FULL = "DiskFull"  # a volume has no room
+
+    # --- store
+    STORE_NOT_CONFIGURED = "StoreNotConfigured"  # the operator has no store
+    STORE_NOT_SHARED = "StoreNotShared"  # the store's claim can be mounted on one node only
+    STORE_UNREACHABLE = "StoreUnreachable"  # the store does not answer; tried again
+    STORE_DENIED = "StoreDenied"  # the store refused the credentials
+
+    # --- LoRAAdapter
+    LOADED = "Loaded"  # every ready engine of every matching deployment lists it
+    LOADING = "Loading"  # not loaded everywhere yet
+    NO_DEPLOYMENT = "NoDeployment"  # no LLMDeployment selects it
+    SUPERSEDED = "Superseded"  # a newer version of the alias is served and this one is not kept
+    ALIAS_TAKEN = "AliasTaken"  # another lineage or a served name has the alias
+    VERSION_TAKEN = "VersionTaken"  # the alias has another adapter of this version
+    BASE_MISMATCH = "BaseMismatch"  # trained on other weights than the deployment serves
+    RANK_TOO_HIGH = "RankTooHigh"  # rank above adapters.maxRank
+    DIGEST_MISMATCH = "DigestMismatch"  # the files are not the ones that were published
+    FILE_NOT_ALLOWED = "FileNotAllowed"  # not a regular file of the allow-list
+    CONFIG_INVALID = "ConfigInvalid"  # adapter_config.json cannot be read
+    UNSUPPORTED = "Unsupported"  # vLLM cannot serve this kind of adapter
+    TENSOR_MISMATCH = "TensorMismatch"  # a module or shape that the base does not have
+    NOT_FINITE = "NotFinite"  # a weight is NaN or infinite
+    CAPACITY_EXCEEDED = "CapacityExceeded"  # more adapters than adapters.maxLoaded
+    LOAD_FAILED = "LoadFailed"  # vLLM refused the load; the message quotes it
+
+    # --- FineTuneJob
+    PENDING = "Pending"  # the training pod waits for a node
+    PREPARING = "Preparing"  # downloading and checking the data
+    TRAINING = "Training"  # steps are being made
+    EVALUATING = "Evaluating"  # the adapter is compared with the base
+    PUBLISHING = "Publishing"  # files are being written to the store
+    PUBLISHED = "Published"  # the run ended and its adapter is in the store
+    BELOW_GATE = "BelowGate"  # evaluated and not good enough; nothing published
+    DEPLOYMENT_NOT_FOUND = "DeploymentNotFound"  # deploymentRef names no LLMDeployment of the namespace
+    DATASET_INVALID = "DatasetInvalid"  # a line of the dataset is wrong; the message names file and line
+    TRAINING_FAILED = "TrainingFailed"  # the trainer ended with an error; the message quotes its last line
+    OUT_OF_MEMORY = "OutOfMemory"  # the kernel or the GPU ran out of memory
+    TIME_LIMIT = "TimeLimit"  # timeLimit passed
+    SUSPENDED = "Suspended"  # suspend is true
