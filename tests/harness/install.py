@@ -1,0 +1,188 @@
+"""From a bare machine to a cluster with Graftwork installed: builds, cluster, images, charts, a namespace with a model in its bucket.
+
+Every step is skipped when what it would make is there, so the second call takes seconds. `python3 -m tests.harness.install` does it all.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.harness.kube import Kube, environment_kubeconfig
+from tests.harness.venv import ROOT
+
+SYSTEM_NAMESPACE = "graftwork-system"
+DEMO_NAMESPACE = "demo"
+RELEASE = "graftwork"
+CRD_RELEASE = "graftwork-crds"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A prepared cluster."""
+
+    kube: Kube
+    helm: str
+    images: dict[str, str]  # image name -> reference
+
+
+class Steps:
+    """Progress that a person can follow: one line as each step begins and ends, with the seconds since the start."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.took: list[tuple[str, float]] = []
+
+    def say(self, text: str) -> None:
+        """Print a line with the time since the start."""
+        print(f"[{time.monotonic() - self.began:5.0f}s] {text}", flush=True)
+
+    def run(self, what: str, *command: str) -> None:
+        """Run one of our own commands, passing its output on."""
+        began = time.monotonic()
+        self.say(what)
+        done = subprocess.run(command, cwd=ROOT, check=False)
+        if done.returncode != 0:
+            raise SystemExit(f"{what}: failed with exit code {done.returncode}; the lines above say why")
+        self.took.append((what, time.monotonic() - began))
+
+
+def module(name: str, *args: str) -> tuple[str, ...]:
+    """Return the command line of a module of this repository."""
+    return (sys.executable, "-m", name, *args)
+
+
+def build(steps: Steps) -> None:
+    """Build binaries and images; the two share nothing but the S3 server's binary and run side by side."""
+    steps.run("checking this machine", *module("tests.cluster", "preflight", "--quiet"))
+    with ThreadPoolExecutor(2) as pool:
+        tools = pool.submit(steps.run, "building the cluster's programs", *module("tests.cluster", "build"))
+        images = pool.submit(steps.run, "building the images", *module("tests.cluster.images", "build"))
+        tools.result()
+        images.result()
+
+
+def image_references() -> dict[str, dict[str, str]]:
+    """Return name -> {reference, archive} of every image, as the image builder prints it."""
+    printed = subprocess.run(module("tests.cluster.images", "refs"), cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    found: dict[str, dict[str, str]] = json.loads(printed)
+    return found
+
+
+def cluster(steps: Steps) -> Environment:
+    """Start the cluster if it is down, load the images into both nodes, and return clients for it."""
+    steps.run("starting the cluster", *module("tests.cluster", "up"))
+    references = image_references()
+    steps.run("loading the images into both nodes", *module("tests.cluster", "load"))
+    return connect(references)
+
+
+def connect(references: dict[str, dict[str, str]] | None = None) -> Environment:
+    """Return clients for the cluster that runs."""
+    from tests.cluster import layout
+
+    kube = Kube(str(layout.binary("kubectl")), layout.kubeconfig(), DEMO_NAMESPACE)
+    return Environment(kube, str(layout.binary("helm")), {name: each["reference"] for name, each in (references or image_references()).items()})
+
+
+def helm(environment: Environment, *args: str, timeout: float = 300) -> str:
+    """Run helm and return what it printed."""
+    done = subprocess.run(
+        (environment.helm, *args),
+        env=environment_kubeconfig(environment.kube.kubeconfig),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"helm {' '.join(args)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def chart_values(images: dict[str, str], namespaces: tuple[str, ...], **more: Any) -> dict[str, Any]:
+    """Return the chart's values for this cluster: our images, the embedded store."""
+    repository, tag = images["operator"].rsplit(":", 1)
+    store_repository, store_tag = images["versitygw"].rsplit(":", 1)
+    return {
+        "image": {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"},
+        "images": {"engine": images["engine-cpu"], "agent": images["agent"], "trainer": images["trainer"]},
+        "store": {
+            "embedded": {
+                "enabled": True,
+                "namespaces": list(namespaces),
+                "buckets": ["graftwork", "models", "data"],
+                "image": {"repository": store_repository, "tag": store_tag, "pullPolicy": "IfNotPresent"},
+            }
+        },
+        **more,
+    }
+
+
+def install(steps: Steps, environment: Environment, namespaces: tuple[str, ...] = (DEMO_NAMESPACE,), **more: Any) -> None:
+    """`helm upgrade --install` both charts, and wait until the operator and the store are ready."""
+    steps.say("installing Graftwork with helm")
+    kube = environment.kube
+    for namespace in namespaces:
+        kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    values = json.dumps(chart_values(environment.images, namespaces, **more))
+    helm(environment, "upgrade", "--install", CRD_RELEASE, "charts/graftwork-crds", "--namespace", SYSTEM_NAMESPACE, "--create-namespace")
+    command = [environment.helm, "upgrade", "--install", RELEASE, "charts/graftwork", "--namespace", SYSTEM_NAMESPACE, "--wait", "--timeout=3m", "--values=-"]
+    done = subprocess.run(command, env=environment_kubeconfig(kube.kubeconfig), cwd=ROOT, input=values, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pods = kube.within(SYSTEM_NAMESPACE).run("get", "pods", "-o", "wide")
+        raise SystemExit(f"helm upgrade --install {RELEASE}: {done.stderr.strip()}\n{pods}")
+
+
+def tiny_model_job(image: str, name: str, destination: str, seed: int) -> dict[str, Any]:
+    """Return a Job that makes a tiny Qwen3 on the spot (random weights, its own tokenizer) and puts it into a bucket."""
+    env = [
+        {"name": key, "valueFrom": {"secretKeyRef": {"name": "graftwork-store", "key": key}}}
+        for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION")
+    ]
+    container = {
+        "name": "make",
+        "image": image,
+        "command": ["graftwork-trainer", "tiny-model", "--to", "/scratch/model", "--seed", str(seed), "--upload", destination],
+        "env": env,
+        "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    spec = {"restartPolicy": "Never", "securityContext": {"runAsUser": 10001, "fsGroup": 10001}, "containers": [container], "volumes": [{"name": "scratch", "emptyDir": {}}]}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": {"backoffLimit": 1, "template": {"spec": spec}}}
+
+
+def make_model(environment: Environment, name: str = "tiny", seed: int = 0, timeout: float = 240) -> None:
+    """Make sure that s3://models/<name> holds a tiny model."""
+    job = f"make-model-{name}"
+    kube = environment.kube
+    if kube.get("job", job) is None:
+        kube.apply(tiny_model_job(environment.images["trainer"], job, f"s3://models/{name}", seed))
+    done = kube.wait("job", job, lambda item: item.get("status", {}).get("succeeded") or item.get("status", {}).get("failed"), timeout, "finished")
+    if not done["status"].get("succeeded"):
+        raise SystemExit(f"making the tiny model failed: {kube.run('logs', f'job/{job}', '--tail=20')}")
+
+
+def prepare(steps: Steps | None = None) -> Environment:
+    """Do everything up to a model in its bucket."""
+    steps = steps or Steps()
+    build(steps)
+    environment = cluster(steps)
+    install(steps, environment)
+    steps.say("making a tiny model on the spot")
+    make_model(environment)
+    steps.say("ready")
+    return environment
+
+
+if __name__ == "__main__":
+    prepare()
+    print(f"kubectl: export KUBECONFIG={connect().kube.kubeconfig}", file=sys.stderr)
+    Path(ROOT / "build").mkdir(exist_ok=True)
