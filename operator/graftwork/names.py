@@ -7,6 +7,7 @@ import re
 GROUP = "graftwork.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
+MANAGER = "graftwork"  # the value of LABEL_MANAGED_BY
 FIELD_MANAGER = "graftwork"
 FINALIZER = f"{GROUP}/finalizer"
 

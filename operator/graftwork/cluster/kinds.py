@@ -1,0 +1,81 @@
+"""The kinds that the operator touches, so that no request is spent on discovery."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graftwork import names
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one kind is addressed. `watched` kinds are kept in the mirror; `ours` are watched whole, the others by the managed-by label."""
+
+    name: str
+    group: str
+    version: str
+    plural: str
+    watched: bool = False
+    ours: bool = False
+    create_once: bool = False
+
+    @property
+    def api_version(self) -> str:
+        """Return what stands in `apiVersion`."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def label_selector(self) -> str:
+        """Return the label selector under which the kind is listed and watched; empty means all of them."""
+        return "" if self.ours else f"{names.LABEL_MANAGED_BY}={names.MANAGER}"
+
+    def path(self, namespace: str | None, name: str | None = None, subresource: str = "") -> str:
+        """Return the URL path of one object, or of the collection (in all namespaces where namespace is None)."""
+        parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
+        if namespace is not None:
+            parts += ["namespaces", namespace]
+        parts.append(self.plural)
+        parts += [part for part in (name, subresource) if part]
+        return "/" + "/".join(parts)
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """One object: kind, namespace, name."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+LLM_DEPLOYMENT = "LLMDeployment"
+FINE_TUNE_JOB = "FineTuneJob"
+LORA_ADAPTER = "LoRAAdapter"
+
+_ALL = (
+    Kind(LLM_DEPLOYMENT, names.GROUP, names.VERSION, "llmdeployments", watched=True, ours=True),
+    Kind(FINE_TUNE_JOB, names.GROUP, names.VERSION, "finetunejobs", watched=True, ours=True),
+    Kind(LORA_ADAPTER, names.GROUP, names.VERSION, "loraadapters", watched=True, ours=True),
+    Kind("Deployment", "apps", "v1", "deployments", watched=True),
+    Kind("Service", "", "v1", "services", watched=True),
+    Kind("ConfigMap", "", "v1", "configmaps", watched=True),
+    Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets", watched=True),
+    Kind("ControllerRevision", "apps", "v1", "controllerrevisions", watched=True, create_once=True),
+    Kind("Job", "batch", "v1", "jobs", watched=True, create_once=True),
+    Kind("Pod", "", "v1", "pods", watched=True),
+    Kind("PersistentVolumeClaim", "", "v1", "persistentvolumeclaims", create_once=True),
+    Kind("Event", "events.k8s.io", "v1", "events"),
+    Kind("Lease", "coordination.k8s.io", "v1", "leases"),
+)
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}
+WATCHED: tuple[Kind, ...] = tuple(kind for kind in _ALL if kind.watched)
+
+
+def key_of(obj: dict[str, object]) -> Key:
+    """Return the key of an API object; KeyError if it has no kind or no name."""
+    metadata = obj["metadata"]
+    assert isinstance(metadata, dict)
+    return Key(str(obj["kind"]), str(metadata.get("namespace", "")), str(metadata["name"]))
