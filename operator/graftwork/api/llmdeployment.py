@@ -1,0 +1,190 @@
+"""LLMDeployment: a served base model with its adapters."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, WithJsonSchema, field_validator
+
+from graftwork.api import cel
+from graftwork.api.base import Model, Resource, field
+from graftwork.api.common import ALIAS_BOUNDS, INT_OR_STRING, NAME, Accelerator, EnvVar, Label, PodSettings
+
+MaxModelLen = Annotated[Annotated[int, Field(ge=1, le=10_000_000)] | Literal["auto"], WithJsonSchema(INT_OR_STRING)]
+MaxNumSeqs = Annotated[Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"], WithJsonSchema(INT_OR_STRING)]
+# No type: a structural schema has none for "string, number, truth value or null". Objects and lists that hold anything are refused.
+FlagValue = Annotated[
+    bool | int | float | Annotated[str, Field(max_length=4096)] | None,
+    WithJsonSchema({"nullable": True, "x-kubernetes-preserve-unknown-fields": True, "maxLength": 4096, "maxProperties": 0, "maxItems": 0}),
+]
+MAX_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM's --max-lora-rank takes."""
+
+
+class ModelSource(Model):
+    """The base model."""
+
+    source: str = field(
+        doc="Where the model lies in Hugging Face layout: `s3://<bucket>/<prefix>` or `pvc://<claim>/<path>`.",
+        restarts=True,
+        min_length=1,
+        max_length=1024,
+        rules=(cel.source(("s3", "pvc"), "copy a model from elsewhere into a bucket or a claim first"),),
+    )
+    credentials_secret: str = field(
+        "",
+        doc="Secret of the namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION for s3. Empty: the store's.",
+        restarts=True,
+        max_length=253,
+        pattern=NAME,
+    )
+    served_name: str = field(
+        "",
+        doc="What clients send as `model` for the base. Empty: the resource's name.",
+        restarts=True,
+        max_length=128,
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._/-]*)?$",
+    )
+
+
+class Engine(Model):
+    """vLLM's settings."""
+
+    image: str = field(
+        "", doc="Image of the engine. Empty: the one of the operator's configuration.", restarts=True, max_length=512, pattern=r"^\S*$"
+    )
+    max_model_len: MaxModelLen = field(
+        "auto",
+        doc="Longest context. `auto`: what vLLM takes from the model.",
+        unit="tokens",
+        restarts=True,
+        rules=(cel.int_or_auto("engine.maxModelLen", 1, 10_000_000),),
+    )
+    gpu_memory_utilization: float = field(0.9, doc="Share of a GPU's memory that vLLM may use; without meaning on CPU.", restarts=True, gt=0, le=1)
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = field("auto", doc="Type of the weights and activations.", restarts=True)
+    max_num_seqs: MaxNumSeqs = field(
+        "auto",
+        doc="Most requests that run at once. `auto`: vLLM's default.",
+        unit="requests",
+        restarts=True,
+        rules=(cel.int_or_auto("engine.maxNumSeqs", 1, 65_536),),
+    )
+    enforce_eager: bool = field(False, doc="Run without compilation and CUDA graphs: starts faster, answers slower.", restarts=True)
+    args: dict[str, FlagValue] = field(
+        default_factory=dict,
+        doc="Any other flag of `vllm serve`, by name without leading dashes: true or null sets a flag without value, false sets `--no-<flag>`. "
+        "Flags that Graftwork owns are refused by name.",
+        restarts=True,
+        max_length=64,
+    )
+    env: tuple[EnvVar, ...] = field(
+        (),
+        doc="Environment variables of the engine, literal values only. Those that Graftwork owns are refused by name.",
+        restarts=True,
+        max_length=64,
+    )
+
+    @field_validator("args")
+    @classmethod
+    def _flag_names(cls, args: dict[str, FlagValue]) -> dict[str, FlagValue]:
+        """Refuse leading dashes here: CEL cannot see the keys of a map whose values have no type."""
+        for name in args:
+            if not name or name.startswith("-") or "=" in name or any(letter.isspace() for letter in name):
+                raise ValueError(
+                    f"flag {name!r} must be a name without leading dashes, blanks or =; write {name.lstrip('-').split('=')[0].strip()!r}"
+                )
+        return args
+
+
+class AdapterSelector(Model):
+    """Which LoRAAdapters of the namespace are served."""
+
+    match_labels: dict[str, Label] = field(
+        default_factory=dict, doc="Labels that a LoRAAdapter must have. Empty: every LoRAAdapter of the namespace.", restarts=False, max_length=16
+    )
+
+
+class AliasSettings(Model):
+    """How one alias is served."""
+
+    name: str = field(doc="The alias, what clients send as `model`.", restarts=False, **ALIAS_BOUNDS)
+    adapter: str = field(
+        "",
+        doc="Name of the LoRAAdapter to pin the alias to (also the way back). Empty: the newest version.",
+        restarts=False,
+        max_length=253,
+        pattern=NAME,
+    )
+    keep: int = field(1, doc="Previous versions that stay loaded beside the served one.", unit="versions", restarts=False, ge=0, le=8)
+
+
+class Adapters(Model):
+    """Which adapters are served, and how many."""
+
+    selector: AdapterSelector = field(default_factory=AdapterSelector, doc="Which LoRAAdapters of the namespace are served.", restarts=False)
+    aliases: tuple[AliasSettings, ...] = field(
+        (), doc="Settings of single aliases; an alias that is not listed has the defaults.", restarts=False, max_length=64
+    )
+    max_loaded: int = field(
+        8, doc="Most adapters that are loaded at once (vLLM's --max-loras and --max-cpu-loras).", unit="adapters", restarts=True, ge=1, le=256
+    )
+    max_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = field(
+        16, doc="Largest rank that is served; GPU memory is set aside for it (vLLM's --max-lora-rank takes these values only).", restarts=True
+    )
+
+
+class ServiceSettings(Model):
+    """How the model is reached."""
+
+    port: int = field(8000, doc="Port of the Service and of the engine.", restarts=True, ge=1024, le=65_535)
+
+
+class Rollout(Model):
+    """How pods are replaced without losing a request."""
+
+    drain_seconds: int = field(
+        8,
+        doc="How long an ending pod goes on answering, with `Connection: close`, before vLLM is told to stop.",
+        unit="seconds",
+        restarts=True,
+        ge=0,
+        le=600,
+    )
+    answer_seconds: int = field(
+        300, doc="Longest answer: how long vLLM may finish what runs when it is told to stop.", unit="seconds", restarts=True, ge=1, le=86_400
+    )
+
+
+class LLMDeploymentSpec(Model):
+    """What is to be served."""
+
+    model: ModelSource = field(doc="The base model.", restarts=True)
+    engine: Engine = field(default_factory=Engine, doc="vLLM's settings.", restarts=True)
+    accelerator: Accelerator = field(default_factory=Accelerator, doc="Where it runs.", restarts=True)
+    replicas: int = field(1, doc="Number of pods; 0 stops the service.", unit="pods", restarts=False, ge=0, le=1000)
+    adapters: Adapters = field(default_factory=Adapters, doc="Which LoRAAdapters are served, and how many.", restarts=False)
+    service: ServiceSettings = field(default_factory=ServiceSettings, doc="How the model is reached.", restarts=True)
+    rollout: Rollout = field(default_factory=Rollout, doc="How pods are replaced without losing a request.", restarts=True)
+    pod: PodSettings = field(default_factory=PodSettings, doc="What the pods get beside what Graftwork decides.", restarts=True)
+
+
+class LLMDeployment(Resource):
+    """A served base model with its adapters."""
+
+    KIND: ClassVar[str] = "LLMDeployment"
+    RULES = (
+        cel.dns_label_name("an LLMDeployment", "its Service and pods are named after it"),
+        cel.Rule(
+            "!has(self.spec.adapters) || !has(self.spec.adapters.aliases) || self.spec.adapters.aliases.all(a, a.name != "
+            "(has(self.spec.model.servedName) && self.spec.model.servedName != '' ? self.spec.model.servedName : self.metadata.name))",
+            "adapters.aliases has an alias equal to the base's served name (model.servedName, or the resource's name), so clients "
+            "could not tell them apart; rename one",
+        ),
+    )
+
+    spec: LLMDeploymentSpec
+
+    @property
+    def served_name(self) -> str:
+        """What clients send as `model` for the base."""
+        return self.spec.model.served_name or self.metadata.name

@@ -1,0 +1,158 @@
+"""The statuses of the three kinds: what was seen. `to_object` gives what is written: without what is not known, as the API server keeps it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from graftwork.api.base import Model, field
+
+
+class StatusModel(Model):
+    """A part of a status; None is "not known" and is not written."""
+
+    def to_object(self) -> dict[str, Any]:
+        """Return the status as the API server would send it back: camelCase, without None."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Condition(StatusModel):
+    """One condition (kstatus: Ready, Reconciling, Stalled)."""
+
+    type: str = field(doc="Name of the condition.", max_length=316)
+    status: Literal["True", "False", "Unknown"] = field(doc="`Unknown`: what it depends on could not be asked.")
+    reason: str = field(doc="One word of the list in docs/reference/reasons.md.", max_length=1024)
+    message: str = field("", doc="For people: field, value, rule and remedy.", max_length=32768)
+    observed_generation: int | None = field(None, doc="Generation of the spec that this is about.")
+    last_transition_time: str = field(doc="When the status last changed.")
+
+
+class Status(StatusModel):
+    """What every kind's status has."""
+
+    observed_generation: int | None = field(None, doc="Generation of the spec that this status is about.")
+    conditions: tuple[Condition, ...] = field((), doc="Ready, Reconciling, Stalled; LLMDeployment also Serving and AdaptersLoaded.")
+
+
+class ModelFacts(StatusModel):
+    """What the agents read in the model's files."""
+
+    fingerprint: str | None = field(None, doc="Fingerprint of the weights.")
+    architecture: str | None = field(None, doc="Class of the model.")
+    parameters: int | None = field(None, doc="Number of parameters.")
+    weights_bytes: int | None = field(None, doc="Size of the weights.", unit="bytes")
+    max_model_len: int | None = field(None, doc="Longest context that the model's configuration allows.", unit="tokens")
+
+
+class ServedAlias(StatusModel):
+    """One alias and where it is loaded."""
+
+    alias: str = field(doc="What clients send as `model`.")
+    stable: str | None = field(None, doc="LoRAAdapter that is served under it.")
+    engine_name: str | None = field(None, doc="Its name in the engine.")
+    loaded: int = field(0, doc="Pods whose engine lists it now.", unit="pods")
+    of: int = field(0, doc="Pods that should.", unit="pods")
+    reason: str | None = field(None, doc="Why it is not loaded everywhere.")
+    message: str | None = field(None, doc="The same for people.")
+
+
+class RolloutStatus(StatusModel):
+    """Which pod template is served."""
+
+    revision: int | None = field(None, doc="Number of the revision, from 1.")
+    template_hash: str | None = field(None, doc="What the template was rendered from.")
+
+
+class ColdStart(StatusModel):
+    """How long the newest pod took."""
+
+    ready_seconds: float | None = field(None, doc="From the pod's creation to Ready.", unit="seconds")
+
+
+class LLMDeploymentStatus(Status):
+    """What is served."""
+
+    summary: str | None = field(None, doc="One line for people.")
+    replicas: int | None = field(None, doc="Pods that exist.", unit="pods")
+    ready_replicas: int | None = field(None, doc="Pods that answer.", unit="pods")
+    replicas_text: str | None = field(None, doc="Ready and wanted pods for the column Replicas, such as `1/2`.")
+    adapters_text: str | None = field(None, doc="Aliases that are loaded everywhere and all aliases for the column Adapters, such as `2/2`.")
+    selector: str | None = field(None, doc="Label selector of the pods, for /scale.")
+    endpoint: str | None = field(None, doc="Base URL for clients.")
+    model: ModelFacts | None = field(None, doc="What the agents read in the model's files.")
+    adapters: tuple[ServedAlias, ...] | None = field(None, doc="Each alias and where it is loaded.")
+    rollout: RolloutStatus | None = field(None, doc="Which pod template is served.")
+    cold_start: ColdStart | None = field(None, doc="How long the newest pod took.")
+
+
+Phase = Literal["Pending", "Preparing", "Training", "Evaluating", "Publishing", "Succeeded", "Rejected", "Failed", "Suspended"]
+
+
+class Progress(StatusModel):
+    """Where the training is."""
+
+    step: int | None = field(None, doc="Optimizer steps made.")
+    steps: int | None = field(None, doc="Optimizer steps in all.")
+    epoch: float | None = field(None, doc="Passes over the data made.")
+    tokens_per_second: float | None = field(None, doc="Speed.", unit="tokens per second")
+    eta_seconds: float | None = field(None, doc="Time left.", unit="seconds")
+    loss: float | None = field(None, doc="Loss of the last logged step.")
+    eval_loss: float | None = field(None, doc="Loss on the held-back examples.")
+
+
+class DatasetFacts(StatusModel):
+    """What the trainer read in the data."""
+
+    examples: int | None = field(None, doc="Examples that are trained on.")
+    validation: int | None = field(None, doc="Examples that are held back.")
+    tokens: int | None = field(None, doc="Tokens of all examples.")
+    digest: str | None = field(None, doc="Digest of the file.")
+    format: str | None = field(None, doc="Shape of a line.")
+    warnings: tuple[str, ...] | None = field(None, doc="What is odd about the data.")
+
+
+class EvaluationResult(StatusModel):
+    """The adapter compared with the base."""
+
+    base_loss: float | None = field(None, doc="Loss of the base on the held-back examples.")
+    adapter_loss: float | None = field(None, doc="Loss with the adapter.")
+    improvement: float | None = field(None, doc="(base loss - adapter loss) / base loss.")
+    verdict: str | None = field(None, doc="`Passed` or `Rejected`, or why there was no evaluation.")
+
+
+class MemoryFacts(StatusModel):
+    """Memory of the training."""
+
+    measured_peak_bytes: int | None = field(None, doc="Highest use that was seen.", unit="bytes")
+
+
+class FineTuneJobStatus(Status):
+    """How the run goes."""
+
+    phase: Phase | None = field(None, doc="Where the run is.")
+    progress: Progress | None = field(None, doc="Where the training is.")
+    progress_text: str | None = field(None, doc="Steps made and in all for the column Progress, such as `48/120`.")
+    dataset: DatasetFacts | None = field(None, doc="What the trainer read in the data.")
+    evaluation: EvaluationResult | None = field(None, doc="The adapter compared with the base.")
+    adapter: str | None = field(None, doc="LoRAAdapter that was published.")
+    run: int | None = field(None, doc="Number of the newest run, from 1.")
+    attempts: int | None = field(None, doc="Pods that were started for it.")
+    started_at: str | None = field(None, doc="When the first pod started.")
+    finished_at: str | None = field(None, doc="When the run ended.")
+    published_at: str | None = field(None, doc="When manifest.json appeared in the store.")
+    memory: MemoryFacts | None = field(None, doc="Memory of the training.")
+
+
+class AdapterDeployment(StatusModel):
+    """One LLMDeployment that serves the adapter."""
+
+    name: str = field(doc="Name of the LLMDeployment.")
+    loaded: int = field(0, doc="Pods whose engine lists the adapter now.", unit="pods")
+    of: int = field(0, doc="Pods that should.", unit="pods")
+
+
+class LoRAAdapterStatus(Status):
+    """Where the adapter is loaded."""
+
+    digest: str | None = field(None, doc="Digest that is served.")
+    deployments: tuple[AdapterDeployment, ...] | None = field(None, doc="LLMDeployments that select it.")
+    loaded_text: str | None = field(None, doc="Pods that have it and pods that should, for the column Loaded, such as `2/2`.")
