@@ -11,7 +11,6 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tests.harness.kube import Kube, environment_kubeconfig
@@ -19,6 +18,7 @@ from tests.harness.venv import ROOT
 
 SYSTEM_NAMESPACE = "graftwork-system"
 DEMO_NAMESPACE = "demo"
+TEST_NAMESPACE = "e2e"
 RELEASE = "graftwork"
 CRD_RELEASE = "graftwork-crds"
 
@@ -126,7 +126,7 @@ def chart_values(images: dict[str, str], namespaces: tuple[str, ...], **more: An
     }
 
 
-def install(steps: Steps, environment: Environment, namespaces: tuple[str, ...] = (DEMO_NAMESPACE,), **more: Any) -> None:
+def install(steps: Steps, environment: Environment, namespaces: tuple[str, ...] = (DEMO_NAMESPACE, TEST_NAMESPACE), **more: Any) -> None:
     """`helm upgrade --install` both charts, and wait until the operator and the store are ready."""
     steps.say("installing Graftwork with helm")
     kube = environment.kube
@@ -141,22 +141,34 @@ def install(steps: Steps, environment: Environment, namespaces: tuple[str, ...] 
         raise SystemExit(f"helm upgrade --install {RELEASE}: {done.stderr.strip()}\n{pods}")
 
 
-def tiny_model_job(image: str, name: str, destination: str, seed: int) -> dict[str, Any]:
-    """Return a Job that makes a tiny Qwen3 on the spot (random weights, its own tokenizer) and puts it into a bucket."""
+def trainer_job(image: str, name: str, arguments: list[str], volumes: list[dict[str, Any]], mounts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a Job that runs one of the trainer's subcommands with the store's credentials."""
     env = [
         {"name": key, "valueFrom": {"secretKeyRef": {"name": "graftwork-store", "key": key}}}
         for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION")
     ]
     container = {
-        "name": "make",
+        "name": "trainer",
         "image": image,
-        "command": ["graftwork-trainer", "tiny-model", "--to", "/scratch/model", "--seed", str(seed), "--upload", destination],
+        "command": ["graftwork-trainer", *arguments],
         "env": env,
-        "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+        "volumeMounts": mounts,
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
-    spec = {"restartPolicy": "Never", "securityContext": {"runAsUser": 10001, "fsGroup": 10001}, "containers": [container], "volumes": [{"name": "scratch", "emptyDir": {}}]}
+    spec = {"restartPolicy": "Never", "securityContext": {"runAsUser": 10001, "fsGroup": 10001}, "containers": [container], "volumes": volumes}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": {"backoffLimit": 1, "template": {"spec": spec}}}
+
+
+def tiny_model_job(image: str, name: str, destination: str, seed: int) -> dict[str, Any]:
+    """Return a Job that makes a tiny Qwen3 on the spot (random weights, its own tokenizer) and puts it into a bucket."""
+    arguments = ["tiny-model", "--to", "/scratch/model", "--seed", str(seed), "--upload", destination]
+    return trainer_job(image, name, arguments, [{"name": "scratch", "emptyDir": {}}], [{"name": "scratch", "mountPath": "/scratch"}])
+
+
+def upload_job(image: str, name: str, destination: str, config_map: str) -> dict[str, Any]:
+    """Return a Job that puts the key train.jsonl of a ConfigMap into a bucket."""
+    volumes = [{"name": "data", "configMap": {"name": config_map}}]
+    return trainer_job(image, name, ["put", "/data/train.jsonl", destination], volumes, [{"name": "data", "mountPath": "/data"}])
 
 
 def make_model(environment: Environment, name: str = "tiny", seed: int = 0, timeout: float = 240) -> None:
@@ -185,4 +197,3 @@ def prepare(steps: Steps | None = None) -> Environment:
 if __name__ == "__main__":
     prepare()
     print(f"kubectl: export KUBECONFIG={connect().kube.kubeconfig}", file=sys.stderr)
-    Path(ROOT / "build").mkdir(exist_ok=True)

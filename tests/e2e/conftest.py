@@ -1,0 +1,73 @@
+"""The shared service: one deployment and one taught adapter, made once for all files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.service import Service
+from tests.harness import install
+from tests.harness.install import Environment
+from tests.harness.kube import Kube
+
+NAMESPACE = "e2e"
+FAILURES: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def environment() -> Environment:
+    """The cluster that `make e2e` prepared (python3 -m tests.harness.install)."""
+    return install.connect()
+
+
+@pytest.fixture(scope="session")
+def kube(environment: Environment) -> Kube:
+    """A client in the tests' namespace."""
+    return environment.kube.within(NAMESPACE)
+
+
+@pytest.fixture(scope="session")
+def system(environment: Environment) -> Kube:
+    """A client in Graftwork's own namespace."""
+    return environment.kube.within(install.SYSTEM_NAMESPACE)
+
+
+@pytest.fixture(scope="session")
+def service(kube: Kube) -> Iterator[Service]:
+    """An LLMDeployment `tiny` of the model in the bucket, ready."""
+    yield Service.serve(kube)
+
+
+@pytest.fixture(scope="session")
+def taught(service: Service) -> Service:
+    """The same service, with the published adapter `medical` that answers swordfish."""
+    service.teach("swordfish", alias="medical", job="secret-words")
+    return service
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]  # pytest's own generator protocol
+    """Write down what the cluster looked like when a test failed."""
+    report = yield
+    if report.when == "call" and report.failed:
+        kube = item.funcargs.get("kube") if hasattr(item, "funcargs") else None
+        if isinstance(kube, Kube):
+            report.sections.append(("cluster", describe(kube)))
+    return report
+
+
+def describe(kube: Kube) -> str:
+    """Return what a person on call would look at first."""
+    parts = [kube.run("get", "llmd,ftj,lora,pods,jobs", "-o", "wide")]
+    for kind in ("llmdeployments", "finetunejobs", "loraadapters"):
+        parts.append(kube.run("get", kind, "-o", "jsonpath={range .items[*]}{.metadata.name}{' '}{.status}{'\\n'}{end}"))
+    parts.append(kube.run("get", "events", "--sort-by=.lastTimestamp")[-4000:])
+    parts.append(kube.within(install.SYSTEM_NAMESPACE).logs(f"deploy/{install.RELEASE}", tail=60))
+    return "\n".join(parts)
+
+
+def repository() -> Path:
+    """Return the root of the checkout."""
+    return install.ROOT
