@@ -1,0 +1,172 @@
+"""The store of adapters: publish, read a manifest, fetch (contracts, section 8)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, NotSupportedError
+
+from graftwork_store import manifest as manifests
+from graftwork_store.clients import ObjectStore, open_url
+from graftwork_store.digest import FileEntry, adapter_entries, digest_of
+from graftwork_store.errors import ConfigInvalid, DigestMismatch, SourceNotFound, StoreError, StoreNotConfigured, translated
+from graftwork_store.manifest import MANIFEST_FILE, MANIFEST_LIMIT_BYTES, Manifest, Source, parse_source, source_for
+
+_CHUNK_BYTES = 1 << 20
+_PARALLEL_FILES = 4
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where an adapter lies, by which digest, how large it is, and when it was published first."""
+
+    source: str
+    digest: str
+    size_bytes: int
+    published_at: str
+
+
+class Store:
+    """One store. Its methods block and may be called from several threads; connections are kept and shared."""
+
+    def __init__(self, client: ObjectStore) -> None:
+        self._client = client
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Store:
+        """Open the store that GRAFTWORK_STORE_URL names; raises StoreNotConfigured, StoreUnreachable or StoreDenied."""
+        env = os.environ if env is None else env
+        url = env.get("GRAFTWORK_STORE_URL", "")
+        if not url:
+            raise StoreNotConfigured("GRAFTWORK_STORE_URL is not set; set the store in the operator's configuration")
+        with translated(url):
+            return cls(open_url(url, env))
+
+    def publish(self, folder: Path, namespace: str, alias: str, fields: Mapping[str, Any]) -> Published:
+        """Publish the allow-listed files of `folder`; whatever else lies there is left out.
+
+        The manifest appears last, by one atomic put, so an interrupted publish is invisible and the next one completes it. The same digest
+        again changes nothing and returns what was published first.
+
+        Args:
+            folder: has at least adapter_config.json and adapter_model.safetensors.
+            namespace: of the job.
+            alias: the adapter's public name.
+            fields: `rank`, `targetModules`, `base` {source, fingerprint} and `lineage` of the manifest.
+        """
+        entries = adapter_entries(folder)
+        source = source_for(namespace, alias, digest_of(entries))
+        with contextlib.suppress(SourceNotFound):
+            return self._as_published(source, entries)
+        with translated(source.uri):
+            for entry in entries:
+                obstore.put(self._client, f"{source.folder}/{entry.path}", folder / entry.path)
+        self._put_manifest(source, manifests.build(alias, entries, fields))
+        return self._as_published(source, entries)
+
+    def read_manifest(self, uri: str) -> Manifest:
+        """Read and check the manifest of `store://...`; SourceNotFound when nothing was published there."""
+        return self._manifest(parse_source(uri))
+
+    def fetch(self, uri: str, to_dir: Path, expect_digest: str = "") -> Manifest:
+        """Download a published adapter to `to_dir`, verified; `to_dir` appears whole or not at all.
+
+        Every file's size and sha256 are checked while it is written beside the target. A target that already has this digest is left as it is.
+
+        Raises:
+            DigestMismatch: the manifest is of another digest than `expect_digest`, or the bytes are not the manifest's.
+        """
+        source = parse_source(uri)
+        found = self._manifest(source)
+        if expect_digest and found.digest != expect_digest:
+            raise DigestMismatch(f"{uri}: the store has digest {found.digest}, expected {expect_digest}; publish the adapter again")
+        if _has_digest(to_dir, found.digest):
+            return found
+        partial = to_dir.parent / f".partial-{to_dir.name}-{uuid.uuid4().hex[:8]}"
+        try:
+            with translated(uri):
+                partial.mkdir(parents=True)
+                with ThreadPoolExecutor(min(_PARALLEL_FILES, len(found.files))) as pool:
+                    list(pool.map(lambda entry: self._fetch_file(source, entry, partial), found.files))
+                if to_dir.exists():
+                    shutil.rmtree(to_dir)
+                partial.rename(to_dir)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return found
+
+    def _manifest(self, source: Source) -> Manifest:
+        with translated(source.uri):
+            result = obstore.get(self._client, f"{source.folder}/{MANIFEST_FILE}")
+            if result.meta["size"] > MANIFEST_LIMIT_BYTES:
+                raise ConfigInvalid(f"{source.uri}: {MANIFEST_FILE} has {result.meta['size']} bytes, the limit is {MANIFEST_LIMIT_BYTES}")
+            data = bytes(result.bytes())
+        return manifests.parse(data, source)
+
+    def _as_published(self, source: Source, entries: list[FileEntry]) -> Published:
+        found = self._manifest(source)
+        digest = digest_of(entries)
+        if found.digest != digest:
+            raise DigestMismatch(f"{source.uri}: the store has digest {found.digest}, this adapter is {digest}; the first 12 hex digits are the same")
+        return Published(source.uri, found.digest, found.size_bytes, found.created_at)
+
+    def _put_manifest(self, source: Source, data: bytes) -> None:
+        path = f"{source.folder}/{MANIFEST_FILE}"
+        # AlreadyExists: another publisher of the same digest was faster; the caller reads what that one wrote.
+        with translated(source.uri), contextlib.suppress(AlreadyExistsError):
+            try:
+                obstore.put(self._client, path, data, mode="create", use_multipart=False)
+            except NotSupportedError:  # a store without conditional writes; both publishers would write the same files
+                obstore.put(self._client, path, data, use_multipart=False)
+
+    def _fetch_file(self, source: Source, entry: FileEntry, folder: Path) -> None:
+        what = f"{source.uri}/{entry.path}"
+        with translated(what):
+            try:
+                stream = obstore.get(self._client, f"{source.folder}/{entry.path}").stream(_CHUNK_BYTES)
+            except FileNotFoundError:
+                raise DigestMismatch(f"{what}: the manifest lists it and the store does not have it; publish the adapter again") from None
+            size, sha256 = _write_stream(stream, folder / entry.path, entry.size)
+        if size != entry.size:
+            raise DigestMismatch(
+                f"{what}: {'at least ' * (size > entry.size)}{size} bytes, the manifest says {entry.size}; publish the adapter again"
+            )
+        if sha256 != entry.sha256:
+            raise DigestMismatch(f"{what}: sha256 {sha256}, the manifest says {entry.sha256}; the object was changed after it was published")
+
+
+def _write_stream(stream: Iterable[Any], path: Path, limit: int) -> tuple[int, str]:
+    """Write a new file, hashing on the way; stops soon after `limit` bytes, so that a lying store cannot fill the disk."""
+    hasher = hashlib.sha256()
+    size = 0
+    with path.open("xb", buffering=0) as file:
+        for chunk in stream:
+            size += len(chunk)
+            if size > limit:
+                break
+            hasher.update(chunk)
+            _write_all(file.fileno(), chunk)
+    return size, hasher.hexdigest()
+
+
+def _write_all(descriptor: int, chunk: Any) -> None:
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _has_digest(folder: Path, digest: str) -> bool:
+    try:
+        return digest_of(adapter_entries(folder)) == digest
+    except (OSError, StoreError):
+        return False

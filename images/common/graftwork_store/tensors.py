@@ -1,0 +1,120 @@
+"""Reading what a safetensors file says about itself, without its data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+HEADER_LIMIT_BYTES = 100_000_000
+DTYPE_BITS = {
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "F8_E5M2": 8,
+    "F8_E4M3": 8,
+    "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8,
+    "I16": 16,
+    "U16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "I32": 32,
+    "U32": 32,
+    "F32": 32,
+    "I64": 64,
+    "U64": 64,
+    "F64": 64,
+    "C64": 64,
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+}
+
+
+class HeaderError(ValueError):
+    """A file is not a safetensors file; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Where one tensor lies: `start` and `end` are offsets from the start of the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    @property
+    def count(self) -> int:
+        """The number of values."""
+        total = 1
+        for size in self.shape:
+            total *= size
+        return total
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of one file: its sha256 (the 8 length bytes and the JSON), where the data starts, and the tensors by name."""
+
+    sha256: str
+    data_start: int
+    tensors: dict[str, Tensor]
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the header of a safetensors file.
+
+    Raises:
+        HeaderError: the header is not one, or its offsets do not fit the file.
+    """
+    with path.open("rb", buffering=0) as file:
+        return _read(file, path.name, path.stat().st_size)
+
+
+def _read(file: BinaryIO, name: str, size: int) -> Header:
+    length_bytes = file.read(8)
+    if len(length_bytes) < 8:
+        raise HeaderError(f"{name}: {size} bytes are too few for a safetensors file")
+    length = struct.unpack("<Q", length_bytes)[0]
+    if length > min(HEADER_LIMIT_BYTES, size - 8):
+        raise HeaderError(f"{name}: header of {length} bytes in a file of {size} bytes; the file is cut off or not safetensors")
+    text = file.read(length)
+    while len(text) < length:
+        more = file.read(length - len(text))
+        if not more:
+            raise HeaderError(f"{name}: the header ends early")
+        text += more
+    try:
+        fields = json.loads(text)
+    except ValueError as error:
+        raise HeaderError(f"{name}: the header is not JSON ({error})") from None
+    if not isinstance(fields, dict):
+        raise HeaderError(f"{name}: the header is not a JSON object")
+    start = 8 + length
+    tensors = {key: _tensor(name, key, value, start, size) for key, value in fields.items() if key != "__metadata__"}
+    return Header(hashlib.sha256(length_bytes + text).hexdigest(), start, tensors)
+
+
+def _tensor(name: str, key: str, value: Any, data_start: int, size: int) -> Tensor:
+    try:
+        dtype, shape, (begin, end) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
+    except (KeyError, TypeError, ValueError):
+        raise HeaderError(f"{name}: {key}: the header entry lacks dtype, shape or data_offsets") from None
+    numbers = (*shape, begin, end)
+    if any(not isinstance(number, int) or isinstance(number, bool) or number < 0 for number in numbers):
+        raise HeaderError(f"{name}: {key}: shape and offsets must be whole numbers that are not negative")
+    tensor = Tensor(str(dtype), shape, data_start + begin, data_start + end)
+    if begin > end or tensor.end > size:
+        raise HeaderError(f"{name}: {key}: data at {tensor.start}..{tensor.end} in a file of {size} bytes; the file is cut off")
+    bits = DTYPE_BITS.get(tensor.dtype)
+    if bits is not None and tensor.count * bits != (end - begin) * 8:
+        raise HeaderError(
+            f"{name}: {key}: {tensor.dtype} of shape {list(shape)} needs {tensor.count * bits // 8} bytes, the header gives it {end - begin}"
+        )
+    return tensor
