@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,9 +34,9 @@ def system(environment: Environment) -> Kube:
 
 
 @pytest.fixture(scope="session")
-def service(kube: Kube) -> Iterator[Service]:
+def service(kube: Kube) -> Service:
     """An LLMDeployment `tiny` of the model in the bucket, ready."""
-    yield Service.serve(kube)
+    return Service.serve(kube)
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,12 @@ def test_a_bad_dataset_line_is_named_with_its_file_number_and_rule(kube: Kube, t
 def test_an_adapter_of_another_base_is_refused(kube: Kube, taught: Service) -> None:
     good = kube.get("loraadapter", "medical-1")
     assert good
-    spec = {**good["spec"], "alias": "stranger", "owner": "stranger", "baseModel": {"source": "s3://models/other", "fingerprint": "sha256:" + "0" * 64}}
+    spec = {
+        **good["spec"],
+        "alias": "stranger",
+        "owner": "stranger",
+        "baseModel": {"source": "s3://models/other", "fingerprint": "sha256:" + "0" * 64},
+    }
     kube.apply({**good, "metadata": {"name": "stranger-1"}, "spec": spec})
     found = condition(kube.wait_condition("loraadapter", "stranger-1", "Stalled", timeout=60), "Stalled")
     assert found["reason"] == "BaseMismatch"

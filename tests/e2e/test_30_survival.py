@@ -32,7 +32,9 @@ def test_without_the_operator_a_killed_engine_comes_back_with_its_adapters(taugh
     assert taught.pods()[0]["metadata"]["uid"] == pod["metadata"]["uid"]
 
 
-def test_without_the_operator_a_deleted_pod_is_replaced_and_loads_its_adapters_before_it_is_ready(taught: Service, without_operator: None, kube: Kube) -> None:
+def test_without_the_operator_a_deleted_pod_is_replaced_and_loads_its_adapters_before_it_is_ready(
+    taught: Service, without_operator: None, kube: Kube
+) -> None:
     old = taught.pods()[0]
     kube.delete("pod", old["metadata"]["name"])
     kube.run("rollout", "status", "deploy/tiny", f"--timeout={DEPLOYMENT_READY_SECONDS}s", timeout=DEPLOYMENT_READY_SECONDS + 10)

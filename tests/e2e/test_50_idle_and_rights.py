@@ -20,7 +20,9 @@ def test_an_idle_operator_writes_nothing_but_its_lease(taught: Service, kube: Ku
     assert audit.writes(log, offset=begin) == {}
     begin = log.stat().st_size
     generation = kube.get("llmdeployment", "tiny")["metadata"]["generation"]  # type: ignore[index]
-    kube.patch("llmdeployment", "tiny", {"spec": {"pod": {"annotations": {}}, "adapters": {"maxLoaded": 8}, "service": {"port": 8000}, "replicas": 1}})
+    kube.patch(
+        "llmdeployment", "tiny", {"spec": {"pod": {"annotations": {}}, "adapters": {"maxLoaded": 8}, "service": {"port": 8000}, "replicas": 1}}
+    )
     kube.patch("llmdeployment", "tiny", {"spec": {"adapters": {"selector": {"matchLabels": {"graftwork.dev/none": "such"}}}}})
     kube.wait("configmap", "tiny-adapters", lambda item: '"adapters":[]' in item["data"]["adapters.json"], 30, "emptied")
     kube.patch("llmdeployment", "tiny", {"spec": {"adapters": {"selector": None}}})
@@ -42,7 +44,9 @@ def test_the_operators_verbs_equal_its_rules_both_ways(taught: Service, environm
 def rules(kube: Kube) -> set[tuple[str, str, str]]:
     """Return (group, resource, verb) of every rule that is bound to the operator's account."""
     found = set()
-    roles = [item for kind in ("clusterroles", "roles") for item in kube.within(install.SYSTEM_NAMESPACE).list(kind, "app.kubernetes.io/name=graftwork")]
+    roles = [
+        item for kind in ("clusterroles", "roles") for item in kube.within(install.SYSTEM_NAMESPACE).list(kind, "app.kubernetes.io/name=graftwork")
+    ]
     for role in roles:
         for rule in role["rules"]:
             found |= {(group, resource, verb) for group in rule["apiGroups"] for resource in rule["resources"] for verb in rule["verbs"]}

@@ -28,7 +28,14 @@ def test_nothing_is_left_after_the_resources_and_the_release(service: Service, k
     system = kube.within(install.SYSTEM_NAMESPACE)
     install.helm(environment, "uninstall", install.RELEASE, "--namespace", install.SYSTEM_NAMESPACE, "--wait")
     install.helm(environment, "uninstall", install.CRD_RELEASE, "--namespace", install.SYSTEM_NAMESPACE, "--wait")
-    left = system.run("get", "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings", "-l", "app.kubernetes.io/name=graftwork", "-o", "name")
+    left = system.run(
+        "get",
+        "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings",
+        "-l",
+        "app.kubernetes.io/name=graftwork",
+        "-o",
+        "name",
+    )
     assert left.split() == []
     assert "graftwork.dev" not in system.run("api-resources", "--api-group=graftwork.dev", "-o", "name")
     for kind in ("deployments", "services", "secrets", "serviceaccounts", "leases"):

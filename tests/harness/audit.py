@@ -38,10 +38,16 @@ def calls(log: Path, user: str, offset: int = 0) -> list[Call]:
                 continue
             resource = reference["resource"] + (f"/{reference['subresource']}" if reference.get("subresource") else "")
             code = event.get("responseStatus", {}).get("code", 0)
-            found.append(Call(user, event["verb"], reference.get("apiGroup", ""), resource, reference.get("namespace", ""), reference.get("name", ""), code))
+            found.append(
+                Call(user, event["verb"], reference.get("apiGroup", ""), resource, reference.get("namespace", ""), reference.get("name", ""), code)
+            )
     return found
 
 
 def writes(log: Path, user: str = OPERATOR, offset: int = 0) -> Counter[str]:
     """Count a user's writes by verb, resource and name, its own Lease left out."""
-    return Counter(f"{call.verb} {call.resource} {call.namespace}/{call.name}" for call in calls(log, user, offset) if call.verb in WRITES and call.resource != "leases")
+    return Counter(
+        f"{call.verb} {call.resource} {call.namespace}/{call.name}"
+        for call in calls(log, user, offset)
+        if call.verb in WRITES and call.resource != "leases"
+    )

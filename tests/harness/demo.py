@@ -8,7 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from tests.harness import ask, install
@@ -40,7 +40,7 @@ class Timeline:
 
 def timestamp(text: str) -> float:
     """Return RFC 3339 as seconds since the epoch."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(timezone.utc).timestamp()
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(UTC).timestamp()
 
 
 def follow_training(kube: Kube, timeline: Timeline, timeout: float = 900) -> Object:

@@ -134,7 +134,18 @@ def install(steps: Steps, environment: Environment, namespaces: tuple[str, ...] 
         kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
     values = json.dumps(chart_values(environment.images, namespaces, **more))
     helm(environment, "upgrade", "--install", CRD_RELEASE, "charts/graftwork-crds", "--namespace", SYSTEM_NAMESPACE, "--create-namespace")
-    command = [environment.helm, "upgrade", "--install", RELEASE, "charts/graftwork", "--namespace", SYSTEM_NAMESPACE, "--wait", "--timeout=3m", "--values=-"]
+    command = [
+        environment.helm,
+        "upgrade",
+        "--install",
+        RELEASE,
+        "charts/graftwork",
+        "--namespace",
+        SYSTEM_NAMESPACE,
+        "--wait",
+        "--timeout=3m",
+        "--values=-",
+    ]
     done = subprocess.run(command, env=environment_kubeconfig(kube.kubeconfig), cwd=ROOT, input=values, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pods = kube.within(SYSTEM_NAMESPACE).run("get", "pods", "-o", "wide")

@@ -56,7 +56,9 @@ class Kube:
 
     def get(self, kind: str, name: str) -> Object | None:
         """Return an object, or None when it does not exist."""
-        done = subprocess.run(self.command("get", kind, name, "-o", "json", "--ignore-not-found"), capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            self.command("get", kind, name, "-o", "json", "--ignore-not-found"), capture_output=True, text=True, timeout=60, check=False
+        )
         if done.returncode != 0:
             raise KubectlError(done.stderr.strip())
         return json.loads(done.stdout) if done.stdout.strip() else None

@@ -62,7 +62,9 @@ class Load:
         target = self.tally.complete + complete
         with self._progress:
             if not self._progress.wait_for(lambda: self.tally.complete >= target, timeout):
-                raise AssertionError(f"only {self.tally.complete} of {target} requests complete after {timeout:.0f} s; failures: {self.tally.failures[-3:]}")
+                raise AssertionError(
+                    f"only {self.tally.complete} of {target} requests complete after {timeout:.0f} s; failures: {self.tally.failures[-3:]}"
+                )
 
     def _client(self, number: int) -> None:
         keep = number % 2 == 0
