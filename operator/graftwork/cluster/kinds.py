@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from graftwork import names
 
@@ -36,7 +37,7 @@ class Kind:
             parts += ["namespaces", namespace]
         parts.append(self.plural)
         parts += [part for part in (name, subresource) if part]
-        return "/" + "/".join(parts)
+        return "/" + "/".join(quote(part, safe="") for part in parts)  # a name can come from a user's URI: it must stay one segment
 
 
 @dataclass(frozen=True, order=True)

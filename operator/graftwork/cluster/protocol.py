@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from graftwork.cluster.kinds import Key
 
 Object = dict[str, Any]
+Objects = list[Object]  # a name of its own, because the protocols below have methods called `list`
 
 
 class ClusterApi(Protocol):
@@ -23,7 +24,7 @@ class ClusterApi(Protocol):
         """Read one object from the API server; None if there is none."""
         ...
 
-    async def list(self, kind: str, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Object]:
+    async def list(self, kind: str, namespace: str | None, labels: Mapping[str, str] | None = None) -> Objects:
         """Read all objects of a namespace (None: of all namespaces) whose labels have these values."""
         ...
 
@@ -59,7 +60,7 @@ class MirrorApi(Protocol):
         """Return the object as last seen or written; None if there is none (for children: none with our managed-by label)."""
         ...
 
-    def list(self, kind: str, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Object]:
+    def list(self, kind: str, namespace: str | None, labels: Mapping[str, str] | None = None) -> Objects:
         """Return the objects of a namespace (None: of all), by name, whose labels have these values."""
         ...
 

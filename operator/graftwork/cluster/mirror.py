@@ -1,0 +1,120 @@
+"""The last seen state of our three kinds and of their children, so that a pass reads without asking the API server.
+
+It is filled by one complete listing per kind before anything acts, kept by watch events and by the answers to our own writes (what we
+wrote is there when the write returns), and compared with a complete listing again in the slow resync, which finds what a watch missed.
+Of two states of an object the one with the higher resourceVersion stays; the API server promises that they can be compared as numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+
+from graftwork import names
+from graftwork.cluster import metrics
+from graftwork.cluster.kinds import KINDS, WATCHED, Key
+from graftwork.cluster.protocol import Object, Objects
+
+_REMEMBERED_DELETIONS = 4096
+
+
+class Mirror:
+    """See the module; `synced` is set once every watched kind has been listed."""
+
+    def __init__(self) -> None:
+        self.synced = asyncio.Event()
+        self._objects: dict[str, dict[str, dict[str, Object]]] = {kind.name: {} for kind in WATCHED}
+        self._deleted: OrderedDict[str, None] = OrderedDict()
+
+    def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        """Return the object as last seen or written; shared, never change it."""
+        return self._objects[kind].get(namespace, {}).get(name)
+
+    def list(self, kind: str, namespace: str | None, labels: Mapping[str, str] | None = None) -> Objects:
+        """Return the objects of a namespace (None: of all), by namespace and name, whose labels have these values; shared, never change them."""
+        namespaces = sorted(self._objects[kind]) if namespace is None else [namespace]
+        found = []
+        for each in namespaces:
+            objects = self._objects[kind].get(each, {})
+            found += [objects[name] for name in sorted(objects) if _has_labels(objects[name], labels)]
+        return found
+
+    def keys(self, kind: str) -> Sequence[Key]:
+        """Return the keys of all objects of a kind."""
+        return [Key(kind, namespace, name) for namespace, objects in self._objects[kind].items() for name in objects]
+
+    def put(self, obj: Object) -> bool:
+        """Take an object as seen or written; return whether it is news (False: we had this state or a newer one, or it is not of our concern)."""
+        kind, metadata = obj["kind"], obj["metadata"]
+        if kind not in self._objects or not _is_tracked(obj):
+            return False
+        if metadata["uid"] in self._deleted:
+            return False
+        objects = self._objects[kind].setdefault(metadata["namespace"], {})
+        known = objects.get(metadata["name"])
+        if known is not None and _version(known) >= _version(obj):
+            return False
+        objects[metadata["name"]] = _slim(obj)
+        if known is None:
+            metrics.MIRROR_OBJECTS.labels(kind).inc()
+        return True
+
+    def remove(self, kind: str, namespace: str, name: str, uid: str | None = None) -> bool:
+        """Forget an object that is gone (if a uid is given: only that one); return whether it was there."""
+        if kind not in self._objects:
+            return False
+        objects = self._objects[kind].get(namespace, {})
+        known = objects.get(name)
+        gone = uid or (known["metadata"]["uid"] if known else None)
+        if gone:
+            self._deleted[gone] = None  # a late answer to a write must not bring it back
+            if len(self._deleted) > _REMEMBERED_DELETIONS:
+                self._deleted.popitem(last=False)
+        if known is None or (uid and known["metadata"]["uid"] != uid):
+            return False
+        del objects[name]
+        if not objects:
+            del self._objects[kind][namespace]
+        metrics.MIRROR_OBJECTS.labels(kind).dec()
+        return True
+
+    def replace(self, kind: str, namespace: str | None, items: Iterable[Object], resource_version: str) -> Objects:
+        """Take a complete listing of a namespace (None: of all) as of a resourceVersion; return what changed by it (for removals: what was there)."""
+        items = list(items)
+        changed = [obj for obj in items if self.put(obj)]
+        listed = {obj["metadata"]["uid"] for obj in items}
+        for obj in self.list(kind, namespace):
+            metadata = obj["metadata"]
+            if metadata["uid"] not in listed and _version(obj) <= int(resource_version):
+                self.remove(kind, metadata["namespace"], metadata["name"], metadata["uid"])
+                changed.append(obj)
+        return changed
+
+
+def _has_labels(obj: Object, labels: Mapping[str, str] | None) -> bool:
+    if not labels:
+        return True
+    present = obj["metadata"].get("labels") or {}
+    return all(present.get(key) == value for key, value in labels.items())
+
+
+def _is_tracked(obj: Object) -> bool:
+    """Return whether the watch of the kind would show the object: all of ours, and of other kinds those with our label."""
+    return KINDS[obj["kind"]].ours or _has_labels(obj, {names.LABEL_MANAGED_BY: names.MANAGER})
+
+
+def _version(obj: Object) -> int:
+    return int(obj["metadata"]["resourceVersion"])
+
+
+def _slim(obj: Object) -> Object:
+    """Return the object without what nobody here reads: of managedFields only our own applies are needed, and they are most of a pod's bytes."""
+    metadata = obj["metadata"]
+    if "managedFields" not in metadata:
+        return obj
+    ours = [field for field in metadata["managedFields"] if field.get("manager") == names.FIELD_MANAGER and field.get("operation") == "Apply"]
+    slim = {key: value for key, value in metadata.items() if key != "managedFields"}
+    if ours:
+        slim["managedFields"] = ours
+    return {**obj, "metadata": slim}
