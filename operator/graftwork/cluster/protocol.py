@@ -92,6 +92,14 @@ AgentView = PeerView
 TrainerView = PeerView
 
 
+class WakeApi(Protocol):
+    """Ask for a pass of a resource."""
+
+    def __call__(self, key: Key, after: float = 0) -> None:
+        """Now, or after so many seconds; several wishes make one pass, at the earliest of their times."""
+        ...
+
+
 class PeerWatcherApi(Protocol):
     """Keeps one hanging GET open to each pod of a resource, and wakes the resource when an answer changes."""
 

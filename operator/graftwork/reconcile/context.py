@@ -40,10 +40,10 @@ from typing import Protocol
 
 from graftwork.clock import Clock
 from graftwork.cluster.kinds import Key
-from graftwork.cluster.protocol import AgentView, ClusterApi, EventRecorderApi, MirrorApi, Object, PeerWatcherApi, PodRef, TrainerView
+from graftwork.cluster.protocol import AgentView, ClusterApi, EventRecorderApi, MirrorApi, Object, PeerWatcherApi, PodRef, TrainerView, WakeApi
 from graftwork.config import Config
 
-__all__ = ["AgentView", "Context", "Key", "Object", "PodRef", "Reconciler", "Result", "TrainerView", "Wake"]
+__all__ = ["AgentView", "Context", "Key", "Object", "PodRef", "Reconciler", "Result", "TrainerView", "WakeApi"]
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,6 @@ class Result:
 
     requeue_after_seconds: float | None = None
     gone: bool = False
-
-
-class Wake(Protocol):
-    """Ask for a pass of a resource (another one or this one)."""
-
-    def __call__(self, key: Key, after: float = 0) -> None:
-        """Now, or after so many seconds; the earliest wish counts."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -73,7 +65,7 @@ class Context:
     events: EventRecorderApi
     agents: PeerWatcherApi
     trainers: PeerWatcherApi
-    wake: Wake
+    wake: WakeApi
 
 
 class Reconciler(Protocol):
