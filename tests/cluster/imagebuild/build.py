@@ -1,0 +1,159 @@
+"""Builds what is missing: parents before children, two at once, each beside its final place and renamed when it is whole."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.cache import exclusive
+from tests.cluster.imagebuild import rootfs
+from tests.cluster.imagebuild.buildah import Buildah
+from tests.cluster.imagebuild.graph import Graph, input_files
+from tests.cluster.imagebuild.host import build_mounts
+from tests.cluster.imagebuild.places import Places
+from tests.cluster.imagebuild.processes import Processes
+from tests.cluster.progress import Progress
+
+AT_ONCE = 2
+GIB = 2**30
+STEP = re.compile(r"^STEP (\d+/\d+): (.*)$")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be done for one image: `built` into buildah's storage (from its archive, if there is one), written as an archive, or both."""
+
+    name: str
+    stored: bool
+    archived: bool
+
+
+def plan(graph: Graph, names: list[str], has_archive: Callable[[str], bool], has_stored: Callable[[str], bool]) -> list[Task]:
+    """What has to be done so that each of `names` has its archive (or, if only other images need it, is stored); parents come before children."""
+    stored: set[str] = set()
+    archived: set[str] = set()
+
+    def need_stored(name: str) -> None:
+        if name in stored or has_stored(name):
+            return
+        stored.add(name)
+        parent = graph.images[name].parent
+        # An image that is pulled from its archive brings its parent's layers along.
+        if parent and not has_archive(name):
+            need_stored(parent)
+
+    for name in names:
+        if not graph.images[name].archived:
+            need_stored(name)
+        elif not has_archive(name):
+            archived.add(name)
+            need_stored(name)
+    return [Task(name, name in stored, name in archived) for name in graph.images if name in stored | archived]
+
+
+class Builder:
+    """Builds images of one graph into one cache."""
+
+    def __init__(self, graph: Graph, places: Places, progress: Progress) -> None:
+        self._graph = graph
+        self._places = places
+        self._progress = progress
+        self._processes = Processes()
+
+    def archive(self, name: str) -> Path:
+        """Where the archive of an image's present content lies or will lie."""
+        return self._places.archives / f"{name}-{self._graph.tag(name)}.oci.tar"
+
+    def build(self, names: list[str]) -> None:
+        """Make the archives of `names` (all if empty) that do not exist yet."""
+        selected = self._graph.select(names)
+        if all(self._graph.images[name].archived and self.archive(name).is_file() for name in selected):
+            self._progress(f"images: all {len(selected)} are built already")
+            return
+        with exclusive(self._places.archives / ".lock"):
+            shutil.rmtree(self._places.work, ignore_errors=True)
+            self._places.work.mkdir(parents=True)
+            buildah = Buildah(self._places.storage, self._places.work, self._processes)
+            buildah.clean_up()
+            tasks = plan(self._graph, selected, lambda name: self.archive(name).is_file(), lambda name: buildah.has(self._graph.reference(name)))
+            mounts = build_mounts(self._places.work / "host", self._places.wheels)
+            try:
+                self._run(tasks, lambda task: self._do(task, buildah, mounts))
+            finally:
+                shutil.rmtree(self._places.work, ignore_errors=True)
+
+    def _run(self, tasks: list[Task], do: Callable[[Task], None]) -> None:
+        """Run tasks two at once; one whose parent is among them starts when that is done."""
+        done: dict[str, Future[None]] = {}
+
+        def after_parent(task: Task) -> None:
+            parent = self._graph.images[task.name].parent
+            if parent in done:
+                done[parent].result()
+            do(task)
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            try:
+                # Parents come first in the list, so a waiting child never holds the place that its parent needs.
+                for task in tasks:
+                    done[task.name] = pool.submit(after_parent, task)
+                for future in done.values():
+                    future.result()
+            except BaseException:
+                self._processes.stop()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _do(self, task: Task, buildah: Buildah, mounts: list[str]) -> None:
+        name, archive, reference = task.name, self.archive(task.name), self._graph.reference(task.name)
+        log = self._places.logs / f"{name}-{self._graph.tag(name)}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        began = self._progress.seconds
+        if task.stored and archive.is_file():
+            self._progress(f"{name}: taken from its archive")
+            buildah.pull(name, reference, archive, log)
+        elif task.stored:
+            self._build(name, reference, buildah, mounts, log)
+        if task.archived:
+            self._progress(f"{name}: writing the archive")
+            half = self._places.work / archive.name
+            buildah.push(name, reference, half, log)
+            half.rename(archive)
+            self._progress(f"{name}: {archive.stat().st_size / GIB:.2f} GiB, done in {self._progress.seconds - began:.0f} s")
+
+    def _build(self, name: str, reference: str, buildah: Buildah, mounts: list[str], log: Path) -> None:
+        image = self._graph.images[name]
+        context = self._places.work / name
+        self._stage(name, context)
+        say = lambda text: self._progress(f"{name}: {text}")  # noqa: E731 - one line, used twice below
+        if image.prepare == "debootstrap":
+            rootfs.debootstrap(context, self._processes, log, say)
+        elif image.prepare == "versitygw":
+            rootfs.versitygw(context, say)
+        arguments = dict(self._graph.arguments(name))
+        if image.parent:
+            arguments["BASE_IMAGE"] = self._graph.reference(image.parent)
+        buildah.build(name, reference, context, image.dockerfile, arguments, mounts, log, lambda line: self._show(name, line))
+        shutil.rmtree(context)
+
+    def _stage(self, name: str, context: Path) -> None:
+        """Copy the inputs, and nothing else, into a folder of the repository's shape: what the tag does not cover cannot get into the image."""
+        image = self._graph.images[name]
+        for path in (image.dockerfile, *image.inputs):
+            for file in input_files(self._places.repository, path):
+                target = context / file.relative_to(self._places.repository)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(file, target)
+
+    def _show(self, name: str, line: str) -> None:
+        """Of a build's output, show the steps and what our own scripts say."""
+        step = STEP.match(line)
+        if step:
+            text = " ".join(step.group(2).split())
+            self._progress(f"{name}: {step.group(1)} {text[:100]}{'…' if len(text) > 100 else ''}")
+        elif line.startswith("graftwork: "):
+            self._progress(f"{name}: {line.removeprefix('graftwork: ')}")
