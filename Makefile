@@ -26,7 +26,7 @@ unit: lint ## lint, types, layers, unit and golden tests
 	@$(PYTEST) -q tests/unit tests/golden
 
 control-plane: ## tests against a real API server, without nodes
-	@$(PYTHON) -m tests.cluster build kubernetes helm
+	@$(PYTHON) -m tests.cluster build kubernetes helm helm-unittest kubeconform
 	@$(PYTEST) -q tests/control_plane
 
 e2e: ## tests on the embedded cluster: two real nodes, real vLLM, real QLoRA
@@ -44,7 +44,7 @@ format: ## format and fix what can be fixed
 	@$(VENV)/bin/ruff check --fix .
 
 generate: ## CRDs and the field reference, from the models
-	@PYTHONPATH=operator $(VENV)/bin/python -m graftwork.api.crds --out crds
+	@PYTHONPATH=operator $(VENV)/bin/python -m graftwork.api.crds --out crds charts/graftwork-crds/files
 	@PYTHONPATH=operator $(VENV)/bin/python -m graftwork.api.reference --out docs/reference
 
 lock: ## renew every lock file (hashes, no index addresses)

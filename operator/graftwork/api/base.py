@@ -38,9 +38,18 @@ class Model(BaseModel):
 
 
 def field(
-    default: Any = PydanticUndefined, *, doc: str, restarts: bool | None = None, unit: str = "", rules: tuple[Rule, ...] = (), **bounds: Any
+    default: Any = PydanticUndefined,
+    *,
+    doc: str,
+    restarts: bool | None = None,
+    unit: str = "",
+    key: str = "",
+    rules: tuple[Rule, ...] = (),
+    **bounds: Any,
 ) -> Any:
     """Declare a field with its description, unit, CEL rules, and whether changing it restarts serving pods (None: nothing runs from it).
+
+    `key` is the field that tells the items of a list apart (a second item with the same one is refused, and server-side apply merges by it).
 
     `bounds` are pydantic's (`ge`, `max_length`, `pattern`, `default_factory`, ...). Every string, list and map of a spec needs one: the API
     server refuses a CRD whose rules could become expensive.
@@ -50,6 +59,9 @@ def field(
         extra[RESTARTS] = restarts
     if unit:
         extra[UNIT] = unit
+    if key:
+        extra["x-kubernetes-list-type"] = "map"
+        extra["x-kubernetes-list-map-keys"] = [key]
     if rules:
         extra[VALIDATIONS] = [rule.as_schema() for rule in rules]
     if default is not PydanticUndefined:

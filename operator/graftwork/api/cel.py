@@ -24,8 +24,11 @@ class Rule:
 
 
 def quoting(rule: str, message: str, value: str = "self") -> Rule:
-    """Return a rule whose message starts with the refused value: the API server prints only the type of what a CEL rule refused."""
-    return Rule(rule, message, f"""'"' + string({value}) + '" is refused: {message}'""")
+    """Return a rule whose message starts with the refused value: the API server prints only the type of what a CEL rule refused.
+
+    `value` is a CEL expression for a string with a bound; string(x) of a string has none, and the API server then refuses the CRD for its cost.
+    """
+    return Rule(rule, message, f"""'"' + {value} + '" is refused: {message}'""")
 
 
 def source(schemes: tuple[str, ...], remedy: str) -> Rule:
@@ -35,7 +38,7 @@ def source(schemes: tuple[str, ...], remedy: str) -> Rule:
         {"s3": "s3://<bucket>/<key>", "pvc": "pvc://<claim>/<path>", "configMap": "configMap://<name>/<key>"}[kind] for kind in schemes
     )
     return quoting(
-        rf"self.matches('^({kinds})://[a-z0-9][-a-z0-9.]*[a-z0-9](/[^/\\s]+)+/?$') && !self.matches('/[.][.]?(/|$)')",
+        rf"self.matches('^({kinds})://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^/\\s]+)+/?$') && !self.matches('/[.][.]?(/|$)')",
         f"a source is {shapes}, without empty, . or .. parts; {remedy}",
     )
 
@@ -45,6 +48,7 @@ def int_or_auto(what: str, low: int, high: int) -> Rule:
     return quoting(
         f"type(self) == string ? self == 'auto' : (int(self) >= {low} && int(self) <= {high})",
         f"{what} is a whole number from {low} to {high}, or auto",
+        "string(self)",
     )
 
 

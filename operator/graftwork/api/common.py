@@ -27,11 +27,12 @@ class Accelerator(Model):
 
     RULES = (
         cel.Rule(
-            "!('cpu' in self.types) || !has(self.count) || self.count == 0",
+            "!has(self.types) || !('cpu' in self.types) || !has(self.count) || self.count == 0",
             "accelerator.count is a number of GPUs: leave it out (or 0) with types [cpu], or remove cpu from types",
         ),
         cel.Rule(
-            "'cpu' in self.types || !has(self.count) || self.count >= 1", "accelerator.count 0 means no GPU: write types [cpu] to run without one"
+            "!has(self.count) || self.count >= 1 || (has(self.types) && 'cpu' in self.types)",
+            "accelerator.count 0 means no GPU: write types [cpu] to run without one",
         ),
     )
 

@@ -81,6 +81,7 @@ class Engine(Model):
         (),
         doc="Environment variables of the engine, literal values only. Those that Graftwork owns are refused by name.",
         restarts=True,
+        key="name",
         max_length=64,
     )
 
@@ -123,7 +124,7 @@ class Adapters(Model):
 
     selector: AdapterSelector = field(default_factory=AdapterSelector, doc="Which LoRAAdapters of the namespace are served.", restarts=False)
     aliases: tuple[AliasSettings, ...] = field(
-        (), doc="Settings of single aliases; an alias that is not listed has the defaults.", restarts=False, max_length=64
+        (), doc="Settings of single aliases; an alias that is not listed has the defaults.", restarts=False, key="name", max_length=64
     )
     max_loaded: int = field(
         8, doc="Most adapters that are loaded at once (vLLM's --max-loras and --max-cpu-loras).", unit="adapters", restarts=True, ge=1, le=256

@@ -35,10 +35,16 @@ class Lineage(Model):
 class LoRAAdapterSpec(Model):
     """One published version of an adapter."""
 
-    RULES = cel.immutable(
-        ("alias", "version", "owner", "source", "digest", "baseModel", "rank", "lineage"),
-        "a LoRAAdapter is one published version. Publish other weights as a new LoRAAdapter with a higher version, "
-        "and pin the alias with the LLMDeployment's adapters.aliases to go back",
+    RULES = (
+        cel.Rule(
+            "size(self.digest) < 19 || self.source.endsWith('/' + self.digest.substring(7, 19))",
+            "source must end with the first 12 hex digits of digest: it names the folder of those files; copy both from one published adapter",
+        ),
+        *cel.immutable(
+            ("alias", "version", "owner", "source", "digest", "baseModel", "rank", "lineage"),
+            "a LoRAAdapter is one published version. Publish other weights as a new LoRAAdapter with a higher version, "
+            "and pin the alias with the LLMDeployment's adapters.aliases to go back",
+        ),
     )
 
     alias: str = field(doc="What clients send as `model`.", **ALIAS_BOUNDS)

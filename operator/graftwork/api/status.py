@@ -30,7 +30,7 @@ class Status(StatusModel):
     """What every kind's status has."""
 
     observed_generation: int | None = field(None, doc="Generation of the spec that this status is about.")
-    conditions: tuple[Condition, ...] = field((), doc="Ready, Reconciling, Stalled; LLMDeployment also Serving and AdaptersLoaded.")
+    conditions: tuple[Condition, ...] = field((), doc="Ready, Reconciling, Stalled; LLMDeployment also Serving and AdaptersLoaded.", key="type")
 
 
 class ModelFacts(StatusModel):
@@ -79,7 +79,7 @@ class LLMDeploymentStatus(Status):
     selector: str | None = field(None, doc="Label selector of the pods, for /scale.")
     endpoint: str | None = field(None, doc="Base URL for clients.")
     model: ModelFacts | None = field(None, doc="What the agents read in the model's files.")
-    adapters: tuple[ServedAlias, ...] | None = field(None, doc="Each alias and where it is loaded.")
+    adapters: tuple[ServedAlias, ...] | None = field(None, doc="Each alias and where it is loaded.", key="alias")
     rollout: RolloutStatus | None = field(None, doc="Which pod template is served.")
     cold_start: ColdStart | None = field(None, doc="How long the newest pod took.")
 
@@ -154,5 +154,5 @@ class LoRAAdapterStatus(Status):
     """Where the adapter is loaded."""
 
     digest: str | None = field(None, doc="Digest that is served.")
-    deployments: tuple[AdapterDeployment, ...] | None = field(None, doc="LLMDeployments that select it.")
+    deployments: tuple[AdapterDeployment, ...] | None = field(None, doc="LLMDeployments that select it.", key="name")
     loaded_text: str | None = field(None, doc="Pods that have it and pods that should, for the column Loaded, such as `2/2`.")
