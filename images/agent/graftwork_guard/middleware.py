@@ -1,0 +1,251 @@
+"""The transport: one ASGI application around vLLM's. It classifies, asks the pure parts, and moves bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import TypeVar
+
+from graftwork_guard import bodies, reply
+from graftwork_guard.asgi import (
+    App,
+    ClientGoneError,
+    Headers,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    TooLargeError,
+    headers_size,
+    read_body,
+    send_json,
+    with_body,
+)
+from graftwork_guard.control import TOKEN_HEADER, Control, Token
+from graftwork_guard.drain import Drain
+from graftwork_guard.metrics import REFUSED, Metrics
+from graftwork_guard.routes import AGENT_ONLY, Kind, Route, classify
+from graftwork_guard.routing import Refusal, decide, error_document
+from graftwork_guard.settings import LOG, Settings
+from graftwork_guard.state import EngineState
+
+DRAIN_CHECK_SECONDS = 0.2
+# uvicorn begins to listen a few turns of the loop after the application says that it has started.
+LISTENING_DELAY_SECONDS = 0.05
+
+_T = TypeVar("_T")
+
+_CLOSE = (b"connection", b"close")
+_DRAINING = Refusal(503, "ServiceUnavailableError", "This replica is being taken down; try again, another one answers.", retry_after_seconds=1)
+_NO_BACKGROUND = Refusal(
+    400, "BadRequestError", "`background` is not served: answers are not stored. Send `background: false`, or stream.", "background"
+)
+_OTHER_ROUTERS = b"x-amzn-sagemaker-"  # headers by which the engine's SageMaker layer chooses an adapter
+_NOT_FOUND = {"detail": "Not Found"}
+
+
+class Guard:
+    """vLLM's `--middleware graftwork_guard.Guard`: built once per API server process, with nothing but the application it wraps."""
+
+    def __init__(self, app: App, settings: Settings | None = None) -> None:
+        self.app = app
+        self.settings = settings or Settings.from_env()
+        self.state = EngineState()
+        self.metrics = Metrics()
+        self._drain = Drain(self.settings.run_dir, self.settings.drain_seconds)
+        self._token = Token(self.settings.run_dir / "token")
+        self._control = Control(self.state, self.metrics, self.settings)
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection of any kind that ASGI knows."""
+        if scope["type"] == "http":
+            await _Exchange(self, scope, receive, send).run()
+        elif scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+        elif scope["type"] == "websocket":  # no public route has one; closing before accepting answers 403
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+
+    @property
+    def draining(self) -> bool:
+        """Whether the pod is being taken down, as of this moment."""
+        if self._drain.requested:
+            self.state.drain()
+        return self.state.draining
+
+    @property
+    def closed(self) -> bool:
+        """Whether new inference requests are refused."""
+        return self._drain.closed
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def started(message: Message) -> None:
+            await send(message)
+            if message["type"] == "lifespan.startup.complete":
+                self._watcher = asyncio.create_task(self._watch())
+
+        try:
+            await self.app(scope, receive, started)
+        finally:
+            if self._watcher is not None:
+                self._watcher.cancel()
+
+    async def _watch(self) -> None:
+        """Say that HTTP listens, then look for the drain file, for those who wait and ask nothing."""
+        await asyncio.sleep(LISTENING_DELAY_SECONDS)
+        try:
+            (self.settings.run_dir / "serving").touch()
+        except OSError as error:
+            LOG.error("the marker for the entrypoint cannot be made: %s", error)
+        while not self.draining:  # noqa: ASYNC110 - the file is made by another process, and the standard library has no inotify
+            await asyncio.sleep(DRAIN_CHECK_SECONDS)
+
+    def is_agent(self, scope: Scope) -> bool:
+        """Whether the pod's own agent asks."""
+        return self._token.matches(scope)
+
+    async def control(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one of the guard's own routes."""
+        await self._control.answer(kind, scope, receive, send)
+
+
+class _Exchange:
+    """One HTTP request and its answer."""
+
+    def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
+        self._guard = guard
+        self._scope = scope
+        self._receive = receive
+        self._reply = reply.Reply(send, lambda: guard.draining)
+        self._arrived = monotonic()
+        self._in_engine = False
+        self._client_gone = False
+
+    async def run(self) -> None:
+        """Answer. What goes wrong in the engine's code is the engine's to handle; what goes wrong here is a 500 and a line in the log."""
+        try:
+            await self._dispatch()
+        except ClientGoneError:
+            return
+        except TooLargeError:
+            limit = self._guard.settings.max_body_bytes
+            await self._refuse(Refusal(413, "BadRequestError", f"The request's body is larger than {limit} bytes."), (_CLOSE,))
+        except bodies.TooDeepError:
+            await self._refuse(Refusal(400, "BadRequestError", "The request's JSON is nested too deeply."))
+        except Exception:
+            if self._in_engine:
+                raise
+            LOG.exception("the guard failed at %s %s", self._scope.get("method"), self._scope.get("path"))
+            if not self._reply.started:
+                await self._refuse(Refusal(500, "InternalServerError", "Internal server error."))
+
+    async def _dispatch(self) -> None:
+        scope, guard = self._scope, self._guard
+        if headers_size(scope) > guard.settings.max_header_bytes:
+            text = f"The request's headers are larger than {guard.settings.max_header_bytes} bytes."
+            await self._refuse(Refusal(431, "BadRequestError", text), (_CLOSE,))
+            return
+        route = classify(scope["method"], scope["path"])
+        kind = route.kind
+        if kind is Kind.UNKNOWN or (kind in AGENT_ONLY and not guard.is_agent(scope)):
+            await send_json(self._reply, 404, _NOT_FOUND)
+        elif kind is Kind.WRONG_METHOD:
+            await send_json(self._reply, 405, {"detail": "Method Not Allowed"}, [(b"allow", ", ".join(route.methods).encode())])
+        elif kind is Kind.INFERENCE:
+            await self._infer(route)
+        elif kind is Kind.READ:
+            await self._engine(self._reply)
+        elif kind is Kind.MODELS:
+            agent = guard.is_agent(scope)
+            await self._engine(self._reply if agent else reply.models_reply(self._reply, guard.state.routing, guard.settings.served_name))
+        elif kind is Kind.METRICS:
+            await self._engine(reply.metrics_reply(self._reply), drop=(b"accept-encoding",))
+        elif kind is Kind.AGENT:
+            await self._change_adapters()
+        else:
+            await guard.control(kind, scope, self._receive, self._reply)
+
+    async def _change_adapters(self) -> None:
+        """Pass a load or an unload on. In the engine's last seconds it would never return and block the process's end, so then it is refused."""
+        if self._guard.draining:
+            await self._refuse(_DRAINING)
+        else:
+            await self._engine(self._reply)
+
+    async def _infer(self, route: Route) -> None:
+        guard, scope = self._guard, self._scope
+        if guard.closed:
+            await self._refuse_counted(_DRAINING, route, (_CLOSE,))
+            return
+        body = await read_body(scope["headers"], self._receive, guard.settings.max_body_bytes)
+        document = await _aside(partial(bodies.parse_request, body), len(body))
+        if route.background and document is not None and document.get("background"):
+            await self._refuse_counted(_NO_BACKGROUND, route)
+            return
+        # From here to enter() nothing awaits: whoever replaces the map afterwards sees this request counted.
+        target = decide(guard.state.routing, bodies.routed(document))
+        if isinstance(target, Refusal):
+            await self._refuse_counted(target, route)
+            return
+        series = guard.metrics.of(target)
+        series.requests += 1
+        series.in_flight += 1
+        guard.state.enter(target.engine)
+        try:
+            if document is not None:
+                body = await _aside(partial(bodies.encode_request, document, target), len(body))
+            await self._engine(reply.InferenceReply(self._reply, route, target, series, self._arrived), body)
+        finally:
+            series.in_flight -= 1
+            guard.state.leave(target.engine, self._reply.finished and not self._client_gone)
+
+    async def _engine(self, send: Send, body: bytes | None = None, drop: tuple[bytes, ...] = ()) -> None:
+        """Let the engine answer; with a body, that one is what it reads first."""
+        hidden = (TOKEN_HEADER, *drop)
+        headers = [(name, value) for name, value in self._scope["headers"] if name not in hidden and not name.startswith(_OTHER_ROUTERS)]
+        receive: Receive = self._receive_noting_disconnect
+        if body is not None:
+            headers, receive = with_body(headers, body), _replay(body, receive)
+        self._in_engine = True
+        await self._guard.app({**self._scope, "headers": headers}, receive, send)
+        self._in_engine = False
+
+    async def _receive_noting_disconnect(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" and not self._reply.finished:
+            self._client_gone = True
+        return message
+
+    async def _refuse_counted(self, refusal: Refusal, route: Route, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        series = self._guard.metrics.of(REFUSED)
+        series.requests += 1
+        series.failed(refusal.status)
+        await self._refuse(refusal, headers, route.messages_api)
+
+    async def _refuse(self, refusal: Refusal, headers: tuple[tuple[bytes, bytes], ...] = (), messages_api: bool = False) -> None:
+        extra: Headers = list(headers)
+        if refusal.retry_after_seconds is not None:
+            extra.append((b"retry-after", str(refusal.retry_after_seconds).encode()))
+        await send_json(self._reply, refusal.status, error_document(refusal, messages_api), extra)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a receive that gives the body once and is the real one from then on: handlers wait there for the client to leave."""
+    replayed = False
+
+    async def replaying() -> Message:
+        nonlocal replayed
+        if replayed:
+            return await receive()
+        replayed = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replaying
+
+
+async def _aside(function: Callable[[], _T], size: int) -> _T:
+    """Call at once for a small body, in a thread for a large one."""
+    return await asyncio.to_thread(function) if size > bodies.LARGE_BYTES else function()

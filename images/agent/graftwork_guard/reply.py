@@ -1,0 +1,148 @@
+"""The engine's answers on their way out: held until they are whole where they have to be, passed event by event where they stream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from time import monotonic
+
+from graftwork_guard.asgi import JSON_TYPE, Message, Send, header, with_body
+from graftwork_guard.bodies import LARGE_BYTES, answer_usage, public_answer, public_metrics, public_models, without_engine_name
+from graftwork_guard.metrics import Series
+from graftwork_guard.routes import Route
+from graftwork_guard.routing import Routing, Target
+from graftwork_guard.settings import LOG
+from graftwork_guard.streams import EventStream
+
+_FAILED = b'{"error":{"message":"Internal server error.","type":"InternalServerError","param":null,"code":500}}'
+
+
+class Reply:
+    """What every answer passes last: says whether it has begun and ended, and ends the connection while the pod is being taken down."""
+
+    def __init__(self, send: Send, draining: Callable[[], bool]) -> None:
+        self._send = send
+        self._draining = draining
+        self.started = False
+        self.finished = False
+
+    async def __call__(self, message: Message) -> None:
+        """Pass one message on."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            if self._draining():
+                headers = [(name, value) for name, value in message.get("headers", []) if name.lower() != b"connection"]
+                message = {**message, "headers": [*headers, (b"connection", b"close")]}
+        await self._send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.finished = True
+
+
+class Whole:
+    """Holds an answer until it is complete, then sends what `rewrite` makes of its body."""
+
+    def __init__(self, send: Send, rewrite: Callable[[bytes, int], bytes]) -> None:
+        self._send = send
+        self._rewrite = rewrite
+        self._start: Message = {}
+        self._parts: list[bytes] = []
+
+    async def __call__(self, message: Message) -> None:
+        """Take one message of the engine's answer."""
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        if message["type"] != "http.response.body":
+            return
+        self._parts.append(message.get("body", b""))
+        if message.get("more_body", False):
+            return
+        body, status = b"".join(self._parts), self._start["status"]
+        try:
+            body = await asyncio.to_thread(self._rewrite, body, status) if len(body) > LARGE_BYTES else self._rewrite(body, status)
+        except Exception:  # noqa: BLE001 - a fault of ours must not surface inside the engine's handlers
+            LOG.exception("an answer could not be rewritten")
+            status, body = 500, _FAILED
+        await self._send({**self._start, "status": status, "headers": with_body(list(self._start.get("headers", [])), body)})
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+class InferenceReply:
+    """An answer of an inference route, given its public name and counted."""
+
+    def __init__(self, send: Send, route: Route, target: Target, series: Series, arrived: float) -> None:
+        self._send = send
+        self._route = route
+        self._target = target
+        self._series = series
+        self._arrived = arrived
+        self._whole: Whole | None = None
+        self._events: EventStream | None = None
+
+    async def __call__(self, message: Message) -> None:
+        """Take one message of the engine's answer."""
+        if message["type"] == "http.response.start":
+            await self._begin(message)
+        elif self._whole is not None:
+            await self._whole(message)
+        elif self._events is not None and message["type"] == "http.response.body":
+            await self._pass_events(self._events, message)
+        else:
+            await self._send(message)
+
+    async def _begin(self, message: Message) -> None:
+        status = message["status"]
+        if status >= 400:
+            self._series.failed(status)
+        kind = header(message.get("headers", []), b"content-type")
+        if kind.startswith(b"text/event-stream"):
+            self._events = EventStream(self._route, self._target)
+        elif kind.startswith(JSON_TYPE) or (status >= 400 and kind.startswith(b"text/")):
+            self._whole = Whole(self._send, self._rewrite)
+            await self._whole(message)
+            return
+        await self._send(message)
+
+    def _rewrite(self, body: bytes, status: int) -> bytes:
+        if status < 400 and (usage := answer_usage(body)) is not None:
+            self._series.used(usage)
+        return public_answer(body, status, self._target)
+
+    async def _pass_events(self, events: EventStream, message: Message) -> None:
+        more = message.get("more_body", False)
+        begun, failed = events.content_seen, events.failed
+        body = _renamed(events, message.get("body", b""), more, self._target)
+        if events.content_seen and not begun:
+            self._series.first_token(monotonic() - self._arrived)
+        if events.failed and not failed:
+            self._series.stream_failed()
+        if not more and events.usage is not None:
+            self._series.used(events.usage)
+        if body or not more:
+            await self._send({**message, "body": body})
+
+
+def _renamed(events: EventStream, data: bytes, more: bool, target: Target) -> bytes:
+    """Return the events that are complete; a fault of ours costs their rewriting, never the stream."""
+    try:
+        return events.feed(data) if more else events.feed(data) + events.flush()
+    except Exception:  # noqa: BLE001 - whatever it is, the client gets its stream
+        LOG.exception("an event could not be rewritten")
+        return without_engine_name(data, target)
+
+
+def models_reply(send: Send, routing: Routing | None, served_name: str) -> Whole:
+    """Return what turns the engine's list of models into the public one."""
+
+    def rewrite(body: bytes, status: int) -> bytes:
+        if status != 200:
+            return body
+        return json.dumps(public_models(json.loads(body), routing, served_name), separators=(",", ":")).encode()
+
+    return Whole(send, rewrite)
+
+
+def metrics_reply(send: Send) -> Whole:
+    """Return what takes the series with engine adapters' names out of the engine's metrics."""
+    return Whole(send, lambda body, _status: public_metrics(body))

@@ -1,0 +1,140 @@
+"""The map from public names to the engine's, and what it decides for one request. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+API_VERSION = "graftwork.dev/routing/v1"
+ECHOED_NAME_LENGTH = 100  # a client's own text in an error: enough to recognise it, too little to make answers large
+
+_ALIAS = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_ENGINE = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?--[0-9a-f]{12}")
+
+
+class RoutingError(Exception):
+    """A routing document breaks the contract; the text names field, value and rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """An alias that exists and has no loaded adapter yet."""
+
+    reason: str
+    retry_after_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """The whole map. A request is decided by the one that holds at that moment; maps are replaced, never changed."""
+
+    base: str
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    unavailable: Mapping[str, Unavailable] = field(default_factory=dict)
+    ready: bool = False
+
+    @property
+    def engine_names(self) -> frozenset[str]:
+        """The engine adapters that some alias is sent to."""
+        return frozenset(self.aliases.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a request goes: `public` is what the client reads as `model`, `engine` what the engine is told ("" for the base)."""
+
+    public: str
+    engine: str = ""
+
+    @property
+    def digest(self) -> str:
+        """The short digest in the engine's name; "" for the base."""
+        return self.engine.rpartition("--")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is not sent to the engine."""
+
+    status: int
+    type: str
+    message: str
+    param: str | None = None
+    retry_after_seconds: int | None = None
+
+
+NO_ROUTING = Refusal(503, "ServiceUnavailableError", "This replica is starting: its models are not known yet.", retry_after_seconds=5)
+
+
+def parse(document: object) -> Routing:
+    """Return the map that the agent sent; raise RoutingError."""
+    if not isinstance(document, dict):
+        raise RoutingError("the body is not a JSON object; send a document of docs/design/schemas/routing.schema.json")
+    if document.get("apiVersion") != API_VERSION:
+        raise RoutingError(f"apiVersion is {document.get('apiVersion')!r}; this guard reads {API_VERSION!r}")
+    base, ready = document.get("base"), document.get("ready")
+    if not isinstance(base, str) or not base:
+        raise RoutingError(f"base is {base!r}; it must be the served name of the base model")
+    if not isinstance(ready, bool):
+        raise RoutingError(f"ready is {ready!r}; it must be true or false")
+    return Routing(base, _aliases(document.get("aliases")), _unavailable(document.get("unavailable")), ready)
+
+
+def _aliases(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise RoutingError(f"aliases is {value!r}; it must be an object of alias -> engine adapter name")
+    for alias, engine in value.items():
+        _check_alias("aliases", alias)
+        if not isinstance(engine, str) or not _ENGINE.fullmatch(engine):
+            raise RoutingError(f"aliases[{alias!r}] is {engine!r}; it must be an engine adapter name: <alias>--<12 hex>")
+    return dict(value)
+
+
+def _unavailable(value: object) -> dict[str, Unavailable]:
+    if not isinstance(value, dict):
+        raise RoutingError(f"unavailable is {value!r}; it must be an object of alias -> {{reason, retryAfterSeconds}}")
+    found: dict[str, Unavailable] = {}
+    for alias, entry in value.items():
+        _check_alias("unavailable", alias)
+        reason = entry.get("reason") if isinstance(entry, dict) else None
+        seconds = entry.get("retryAfterSeconds") if isinstance(entry, dict) else None
+        if not isinstance(reason, str) or type(seconds) is not int or seconds < 1:
+            raise RoutingError(f"unavailable[{alias!r}] is {entry!r}; it needs reason (text) and retryAfterSeconds (a whole number >= 1)")
+        found[alias] = Unavailable(reason, seconds)
+    return found
+
+
+def _check_alias(where: str, alias: object) -> None:
+    if not isinstance(alias, str) or len(alias) > 40 or "--" in alias or not _ALIAS.fullmatch(alias):
+        raise RoutingError(f"{where} has {alias!r}; an alias has at most 40 lower-case letters, digits and single inner hyphens")
+
+
+def decide(routing: Routing | None, model: object) -> Target | Refusal:
+    """Return where a request goes whose body has this `model`.
+
+    Missing, null and empty mean the base, as in the engine. What is not text at all also goes there: the engine refuses it in its own words.
+    """
+    if routing is None:
+        return NO_ROUTING
+    if not isinstance(model, str) or model in ("", routing.base):
+        return Target(routing.base)
+    engine = routing.aliases.get(model)
+    if engine is not None:
+        return Target(model, engine)
+    waiting = routing.unavailable.get(model)
+    if waiting is not None:
+        text = f"The model `{model}` is not available on this replica yet ({waiting.reason}); try again in {waiting.retry_after_seconds} s."
+        return Refusal(503, "ServiceUnavailableError", text, "model", waiting.retry_after_seconds)
+    return Refusal(404, "NotFoundError", f"The model `{_shortened(model)}` does not exist.", "model")
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= ECHOED_NAME_LENGTH else f"{name[:ECHOED_NAME_LENGTH]}…"
+
+
+def error_document(refusal: Refusal, messages_api: bool) -> dict[str, object]:
+    """Return the body that tells a client why: in OpenAI's shape, or in that of the messages API."""
+    if messages_api:
+        return {"type": "error", "error": {"type": refusal.type, "message": refusal.message}}
+    return {"error": {"message": refusal.message, "type": refusal.type, "param": refusal.param, "code": refusal.status}}
