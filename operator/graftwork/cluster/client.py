@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
-from kubernetes.aio.client import ApiClient
+from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.dynamic import DynamicClient
 
@@ -35,6 +35,11 @@ class Cluster:
         self._client = client
         self._dynamic = DynamicClient(client)
         self._mirror = mirror
+
+    @property
+    def configuration(self) -> Configuration:
+        """Return address and credentials, for the watch streams."""
+        return self._client.configuration
 
     async def close(self) -> None:
         """Close the connections."""
@@ -124,7 +129,7 @@ class Cluster:
                 self._mirror.remove(kind, namespace, name)
             raise
         if self._mirror:
-            self._mirror.put(written)
+            self._mirror.put(written, written=True)
         return written
 
     async def _send(self, verb: str, kind: Kind, namespace: str | None, name: str | None, *, retry: bool = False, **options: Any) -> Object:

@@ -17,7 +17,7 @@ API_WRITES = Counter("graftwork_api_writes", "Write requests sent to the API ser
 EVENTS_DROPPED = Counter("graftwork_events_dropped", "Events that were not written (queue full, or refused by the API server).")
 
 WATCH_EVENTS = Counter("graftwork_watch_events", "Events received from watch streams.", ["kind"])
-WATCH_RESTARTS = Counter("graftwork_watch_restarts", "Watch streams that were opened again after an end, an error or silence.", ["kind"])
+WATCH_RESTARTS = Counter("graftwork_watch_restarts", "Times that a kind had to be listed again because its watch could not go on.", ["kind"])
 MIRROR_OBJECTS = Gauge("graftwork_mirror_objects", "Objects in the mirror.", ["kind"])
 MIRROR_REPAIRS = Counter("graftwork_mirror_repairs", "Changes that a full listing found and no watch had told.", ["kind"])
 PEERS = Gauge("graftwork_peers", "Agents and trainers that are watched.", ["role", "reachable"])

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from graftwork import names
 from graftwork.cluster import metrics
@@ -19,13 +20,27 @@ from graftwork.cluster.protocol import Object, Objects
 _REMEMBERED_DELETIONS = 4096
 
 
+@dataclass(frozen=True)
+class Change:
+    """One object became known, changed, or went (`after` None). `written`: we know it from the answer to our own write."""
+
+    before: Object | None
+    after: Object | None
+    written: bool = False
+
+
 class Mirror:
     """See the module; `synced` is set once every watched kind has been listed."""
 
     def __init__(self) -> None:
         self.synced = asyncio.Event()
         self._objects: dict[str, dict[str, dict[str, Object]]] = {kind.name: {} for kind in WATCHED}
-        self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._deleted: OrderedDict[str, int] = OrderedDict()
+        self._listeners: list[Callable[[Change], None]] = []
+
+    def subscribe(self, listener: Callable[[Change], None]) -> None:
+        """Call the listener after every change, from now on; it must neither raise nor wait."""
+        self._listeners.append(listener)
 
     def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """Return the object as last seen or written; shared, never change it."""
@@ -44,31 +59,32 @@ class Mirror:
         """Return the keys of all objects of a kind."""
         return [Key(kind, namespace, name) for namespace, objects in self._objects[kind].items() for name in objects]
 
-    def put(self, obj: Object) -> bool:
-        """Take an object as seen or written; return whether it is news (False: we had this state or a newer one, or it is not of our concern)."""
+    def put(self, obj: Object, *, written: bool = False) -> bool:
+        """Take an object as seen, or as written by us; return whether it is news (we had neither this state nor a newer one)."""
         kind, metadata = obj["kind"], obj["metadata"]
         if kind not in self._objects or not _is_tracked(obj):
             return False
-        if metadata["uid"] in self._deleted:
-            return False
+        if self._deleted.get(metadata["uid"], -1) >= _version(obj):
+            return False  # a late answer to a write must not bring back what is gone
         objects = self._objects[kind].setdefault(metadata["namespace"], {})
         known = objects.get(metadata["name"])
         if known is not None and _version(known) >= _version(obj):
             return False
-        objects[metadata["name"]] = _slim(obj)
+        objects[metadata["name"]] = slim = _slim(obj)
         if known is None:
             metrics.MIRROR_OBJECTS.labels(kind).inc()
+        self._tell(Change(known, slim, written))
         return True
 
-    def remove(self, kind: str, namespace: str, name: str, uid: str | None = None) -> bool:
-        """Forget an object that is gone (if a uid is given: only that one); return whether it was there."""
+    def remove(self, kind: str, namespace: str, name: str, uid: str | None = None, version: str = "") -> bool:
+        """Forget an object that is gone (if a uid is given: only that one), as of a resourceVersion if it is known; return whether it was there."""
         if kind not in self._objects:
             return False
         objects = self._objects[kind].get(namespace, {})
         known = objects.get(name)
         gone = uid or (known["metadata"]["uid"] if known else None)
         if gone:
-            self._deleted[gone] = None  # a late answer to a write must not bring it back
+            self._deleted[gone] = int(version) if version else (_version(known) if known else 0)
             if len(self._deleted) > _REMEMBERED_DELETIONS:
                 self._deleted.popitem(last=False)
         if known is None or (uid and known["metadata"]["uid"] != uid):
@@ -77,19 +93,23 @@ class Mirror:
         if not objects:
             del self._objects[kind][namespace]
         metrics.MIRROR_OBJECTS.labels(kind).dec()
+        self._tell(Change(known, None))
         return True
 
-    def replace(self, kind: str, namespace: str | None, items: Iterable[Object], resource_version: str) -> Objects:
-        """Take a complete listing of a namespace (None: of all) as of a resourceVersion; return what changed by it (for removals: what was there)."""
+    def replace(self, kind: str, namespace: str | None, items: Iterable[Object], resource_version: str) -> int:
+        """Take a complete listing of a namespace (None: of all) as of a resourceVersion; return how many objects changed by it."""
         items = list(items)
-        changed = [obj for obj in items if self.put(obj)]
+        changed = sum(self.put(obj) for obj in items)
         listed = {obj["metadata"]["uid"] for obj in items}
         for obj in self.list(kind, namespace):
             metadata = obj["metadata"]
             if metadata["uid"] not in listed and _version(obj) <= int(resource_version):
-                self.remove(kind, metadata["namespace"], metadata["name"], metadata["uid"])
-                changed.append(obj)
+                changed += self.remove(kind, metadata["namespace"], metadata["name"], metadata["uid"], resource_version)
         return changed
+
+    def _tell(self, change: Change) -> None:
+        for listener in self._listeners:
+            listener(change)
 
 
 def _has_labels(obj: Object, labels: Mapping[str, str] | None) -> bool:

@@ -1,0 +1,73 @@
+"""Which resources a change concerns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from graftwork import names
+from graftwork.cluster.kinds import FINE_TUNE_JOB, KINDS, LLM_DEPLOYMENT, LORA_ADAPTER, Key, key_of
+from graftwork.cluster.mirror import Change
+from graftwork.cluster.protocol import MirrorApi, Object
+
+
+def concerned(change: Change, mirror: MirrorApi) -> Iterator[Key]:
+    """Yield the resources to wake for a change; a resource can come more than once.
+
+    A resource is not woken by the answer to a write of its own status or finalizer: its pass goes on with that answer. It is woken by
+    everything that a watch tells of it, and by having been created (a FineTuneJob creates LoRAAdapters).
+    """
+    obj = change.after or change.before
+    if obj is None:
+        return
+    if not KINDS[obj["kind"]].ours:
+        owner = owner_of(obj)
+        if owner:
+            yield owner
+        return
+    if not change.written or _says_more_than_status(change):
+        yield key_of(obj)
+    match obj["kind"]:
+        case "LoRAAdapter":
+            yield from _from_adapter(obj, change, mirror)
+        case "LLMDeployment":
+            yield from _from_deployment(obj, mirror)
+
+
+def owner_of(child: Object) -> Key | None:
+    """Return the resource of ours that a child belongs to: its controller, or for pods, whose controller is another, the one in the labels."""
+    metadata = child["metadata"]
+    namespace = metadata.get("namespace", "")
+    for reference in metadata.get("ownerReferences") or []:
+        if reference.get("controller") and str(reference.get("apiVersion", "")).startswith(f"{names.GROUP}/"):
+            return Key(reference["kind"], namespace, reference["name"])
+    labels = metadata.get("labels") or {}
+    if deployment := labels.get(names.LABEL_DEPLOYMENT):
+        return Key(LLM_DEPLOYMENT, namespace, deployment)
+    if job := labels.get(names.LABEL_JOB):
+        return Key(FINE_TUNE_JOB, namespace, job)
+    return None
+
+
+def _from_adapter(adapter: Object, change: Change, mirror: MirrorApi) -> Iterator[Key]:
+    namespace = adapter["metadata"]["namespace"]
+    publisher = (adapter["metadata"].get("labels") or {}).get(names.LABEL_PUBLISHED_BY)
+    if publisher:
+        yield from (key_of(job) for job in mirror.list(FINE_TUNE_JOB, namespace) if job["metadata"]["uid"] == publisher)
+    if not _says_more_than_status(change):
+        return  # nobody decides anything by an adapter's status
+    yield from (key_of(deployment) for deployment in mirror.list(LLM_DEPLOYMENT, namespace))
+    alias = (adapter.get("spec") or {}).get("alias")
+    yield from (key_of(other) for other in mirror.list(LORA_ADAPTER, namespace) if (other.get("spec") or {}).get("alias") == alias)
+
+
+def _from_deployment(deployment: Object, mirror: MirrorApi) -> Iterator[Key]:
+    namespace, name = deployment["metadata"]["namespace"], deployment["metadata"]["name"]
+    yield from (key_of(adapter) for adapter in mirror.list(LORA_ADAPTER, namespace))
+    yield from (key_of(job) for job in mirror.list(FINE_TUNE_JOB, namespace) if (job.get("spec") or {}).get("deploymentRef") == name)
+
+
+def _says_more_than_status(change: Change) -> bool:
+    if change.before is None or change.after is None:
+        return True
+    before, after = change.before["metadata"], change.after["metadata"]
+    return any(before.get(field) != after.get(field) for field in ("uid", "generation", "labels", "annotations", "deletionTimestamp"))
