@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from kubernetes.aio.config import KUBE_CONFIG_DEFAULT_LOCATION, ConfigException, load_incluster_config, load_kube_config
 
 from graftwork.errors import ConfigError
 
@@ -22,7 +22,7 @@ async def connect() -> ApiClient:
         if os.environ.get("KUBERNETES_SERVICE_HOST"):
             load_incluster_config(client_configuration=configuration)
         else:
-            await load_kube_config(client_configuration=configuration)
+            await load_kube_config(config_file=os.environ.get("KUBECONFIG") or KUBE_CONFIG_DEFAULT_LOCATION, client_configuration=configuration)
     except ConfigException as error:
         raise ConfigError(
             f"no way to the API server: {error}. In a cluster the pod needs a service account token; elsewhere set KUBECONFIG to a kubeconfig."

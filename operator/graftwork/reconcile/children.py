@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from graftwork.cluster.protocol import Object
 from graftwork.errors import AlreadyExists, NameTaken
 from graftwork.reconcile.context import Context
 from graftwork.reconcile.diff import needs_apply
+from graftwork.reconcile.objects import without_none
 
 PRUNED_KINDS = ("Deployment", "Service", "ConfigMap", "PodDisruptionBudget")
 
@@ -41,7 +41,7 @@ def owner_reference(owner: Object) -> dict[str, Any]:
 
 def owned(owner: Object, child: Object) -> Object:
     """Return a copy of the child in the owner's namespace with the labels and the owner reference that make it the owner's."""
-    result = copy.deepcopy(child)
+    result: Object = without_none(child)
     metadata = result.setdefault("metadata", {})
     metadata["namespace"] = owner["metadata"]["namespace"]
     metadata["labels"] = {

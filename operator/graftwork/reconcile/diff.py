@@ -36,39 +36,62 @@ _SUFFIXES = {
 }  # fmt: skip
 
 
+_Fields = Mapping[str, Any]
+"""A node of a managed field set (fieldsV1). Without children it stands for the whole value."""
+
+
 def needs_apply(desired: Mapping[str, Any], live: Mapping[str, Any]) -> bool:
     """Return whether applying `desired` would change `live`."""
     owned = _owned_fields(live)
     if owned is None:
         return True  # never applied by us: make us the owner of what we send
-    return not _contains(desired, live, ()) or _drops_owned(owned, desired)
+    described = {key: value for key, value in desired.items() if key not in ("apiVersion", "kind")}
+    return not _contains(described, live, (), owned) or _drops_owned(owned, desired)
 
 
 # --- is everything there?
 
 
-def _contains(want: Any, have: Any, path: tuple[str, ...]) -> bool:
-    if _is_empty(want) and _is_empty(have):
-        return True
+def _contains(want: Any, have: Any, path: tuple[str, ...], owned: _Fields | None) -> bool:
+    """Return whether `have` is what the API server makes of `want`; `owned` are our fields below this one (None: the value is not ours)."""
     if isinstance(want, Mapping):
-        return isinstance(have, Mapping) and all(_contains(child, have.get(key), (*path, key)) for key, child in want.items())
+        if have is not None and not isinstance(have, Mapping):
+            return False
+        return all(_contains(child, (have or {}).get(key), (*path, key), _below(owned, f"f:{key}")) for key, child in want.items())
     if isinstance(want, list | tuple):
-        return isinstance(have, list) and _contains_list(want, have, path)
+        return _contains_list(want, have or [], path, owned)
+    if want is None:
+        return True  # as if it were not sent; whether it must go is the other question
+    if have is None:
+        return not want and owned is not None  # "", 0 and false are not shown; that we own them tells that they were sent
     return bool(want == have) or _same_quantity(want, have, path)
 
 
-def _contains_list(want: Sequence[Any], have: Sequence[Any], path: tuple[str, ...]) -> bool:
+def _contains_list(want: Sequence[Any], have: Sequence[Any], path: tuple[str, ...], owned: _Fields | None) -> bool:
     keys = _keys_of(want, path)
     if keys is None:
-        return len(want) == len(have) and all(_contains(left, right, path) for left, right in zip(want, have, strict=True))
+        return len(want) == len(have) and all(_contains(left, right, path, owned) for left, right in zip(want, have, strict=True))
     by_key = {_key(item, keys): (position, item) for position, item in enumerate(have)}
     last = -1
     for item in want:
         position, match = by_key.get(_key(item, keys), (-1, None))
-        if position <= last or not _contains(item, match, path):
+        if position <= last or not _contains(item, match, path, _item_fields(owned, item)):
             return False  # missing, different, or in another order than ours (init containers run in order)
         last = position
     return True
+
+
+def _below(owned: _Fields | None, step: str) -> _Fields | None:
+    if owned is None or not owned:
+        return owned
+    below: _Fields | None = owned.get(step)
+    return below
+
+
+def _item_fields(owned: _Fields | None, item: Mapping[str, Any]) -> _Fields | None:
+    if owned is None or not owned:
+        return owned
+    return next((below for step, below in owned.items() if step.startswith("k:") and _matches(item, json.loads(step[2:]))), None)
 
 
 def _keys_of(items: Sequence[Any], path: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -83,13 +106,6 @@ def _keys_of(items: Sequence[Any], path: tuple[str, ...]) -> tuple[str, ...] | N
 
 def _key(item: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[Any, ...]:
     return tuple(item.get(key, _KEY_DEFAULTS.get(key)) for key in keys)
-
-
-def _is_empty(value: Any) -> bool:
-    """Return whether the API server would leave the value out (`omitempty`): null, "", 0, false, {} and []; nested ones too."""
-    if isinstance(value, Mapping):
-        return all(child is None for child in value.values())
-    return value is None or value is False or value in ("", 0) or value == []
 
 
 def _same_quantity(want: Any, have: Any, path: tuple[str, ...]) -> bool:
@@ -112,39 +128,39 @@ def quantity(value: Any) -> Decimal | None:
 # --- would a field of ours go?
 
 
-def _owned_fields(live: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _owned_fields(live: Mapping[str, Any]) -> _Fields | None:
     for entry in live["metadata"].get("managedFields") or []:
         if entry.get("manager") == names.FIELD_MANAGER and entry.get("operation") == "Apply" and not entry.get("subresource"):
-            fields: Mapping[str, Any] = entry.get("fieldsV1") or {}
+            fields: _Fields = entry.get("fieldsV1") or {}
             return fields
     return None
 
 
-def _drops_owned(fields: Mapping[str, Any], desired: Any) -> bool:
+def _drops_owned(owned: _Fields, desired: Any) -> bool:
     """Return whether the field set names something that `desired` does not have."""
-    for path, below in fields.items():
-        marker, _, rest = path.partition(":")
-        if path == ".":
+    for step, below in owned.items():
+        if step == ".":
             continue
-        if marker == "f":
-            found = isinstance(desired, Mapping) and rest in desired and desired[rest] is not None
-            child = desired.get(rest) if isinstance(desired, Mapping) else None
-        else:
-            child = _find(marker, json.loads(rest) if marker != "i" else int(rest), desired)
-            found = child is not None
-        if not found or (below and _drops_owned(below, child)):
+        child = _at(step, desired)
+        if child is None or (below and _drops_owned(below, child)):
             return True
     return False
 
 
-def _find(marker: str, wanted: Any, items: Any) -> Any:
-    if not isinstance(items, list | tuple):
+def _at(step: str, value: Any) -> Any:
+    """Return the part of a value that one step of a field set (`f:name`, `k:{keys}`, `v:value`, `i:index`) leads to; None if there is none."""
+    marker, _, rest = step.partition(":")
+    if marker == "f":
+        return value.get(rest) if isinstance(value, Mapping) else None
+    if not isinstance(value, list | tuple):
         return None
-    if marker == "v":
-        return wanted if wanted in items else None
+    wanted = json.loads(rest)
+    if marker == "k":
+        return next((item for item in value if _matches(item, wanted)), None)
     if marker == "i":
-        return items[wanted] if wanted < len(items) else None
-    for item in items:
-        if isinstance(item, Mapping) and all(item.get(key, _KEY_DEFAULTS.get(key)) == value for key, value in wanted.items()):
-            return item
-    return None
+        return value[wanted] if wanted < len(value) else None
+    return wanted if wanted in value else None
+
+
+def _matches(item: Any, keys: Mapping[str, Any]) -> bool:
+    return isinstance(item, Mapping) and all(item.get(key, _KEY_DEFAULTS.get(key)) == value for key, value in keys.items())
