@@ -58,6 +58,7 @@ def read_base(folder: Path) -> BaseModel:
     paths = sorted((path for path in folder.glob("*.safetensors") if path.is_file()), key=lambda path: path.name.encode())
     if not paths:
         raise ModelInvalid(f"{folder}: no *.safetensors file; only models in Hugging Face layout with safetensors weights are served")
+    _check_shards(folder, {path.name for path in paths})
     rows: list[tuple[str, str, str]] = []
     tensors: dict[str, Tensor] = {}
     for path in paths:
@@ -94,6 +95,20 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ModelInvalid(f"{path}: must be a JSON object; download the model again")
     return config
+
+
+def _check_shards(folder: Path, present: set[str]) -> None:
+    """Refuse a model of which shards are missing: a download that is not done would otherwise get a fingerprint of its own."""
+    path = folder / "model.safetensors.index.json"
+    try:
+        shards = set(json.loads(path.read_bytes())["weight_map"].values())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelInvalid(f"{path}: cannot be read ({type(error).__name__}: {error}); download the model again") from None
+    missing = sorted(str(shard) for shard in shards - present)
+    if missing:
+        raise ModelInvalid(f"{folder}: {len(missing)} of {len(shards)} shards are missing, the first is {missing[0]}; download the model again")
 
 
 def _sample_sha256(path: Path, header: Header) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import uuid
@@ -79,31 +80,36 @@ class Store:
         return self._manifest(parse_source(uri))
 
     def fetch(self, uri: str, to_dir: Path, expect_digest: str = "") -> Manifest:
-        """Download a published adapter to `to_dir`, verified; `to_dir` appears whole or not at all.
+        """Download a published adapter to `to_dir`, verified, its manifest.json beside its files; `to_dir` appears whole or not at all.
 
-        Every file's size and sha256 are checked while it is written beside the target. A target that already has this digest is left as it is.
+        Every file's size and sha256 are checked while it is written to a folder beside the target. A target that already has this digest is
+        left as it is.
 
         Raises:
             DigestMismatch: the manifest is of another digest than `expect_digest`, or the bytes are not the manifest's.
         """
-        source = parse_source(uri)
-        found = self._manifest(source)
+        found = self.read_manifest(uri)
         if expect_digest and found.digest != expect_digest:
             raise DigestMismatch(f"{uri}: the store has digest {found.digest}, expected {expect_digest}; publish the adapter again")
-        if _has_digest(to_dir, found.digest):
-            return found
+        if not _has_digest(to_dir, found.digest):
+            self.fetch_files(found, uri, to_dir)
+        return found
+
+    def fetch_files(self, manifest: Manifest, uri: str, to_dir: Path) -> None:
+        """Do the second half of `fetch` for a manifest that was read already; what lies at `to_dir` is replaced."""
+        source = parse_source(uri)
         partial = to_dir.parent / f".partial-{to_dir.name}-{uuid.uuid4().hex[:8]}"
         try:
             with translated(uri):
                 partial.mkdir(parents=True)
-                with ThreadPoolExecutor(min(_PARALLEL_FILES, len(found.files))) as pool:
-                    list(pool.map(lambda entry: self._fetch_file(source, entry, partial), found.files))
+                with ThreadPoolExecutor(min(_PARALLEL_FILES, len(manifest.files))) as pool:
+                    list(pool.map(lambda entry: self._fetch_file(source, entry, partial), manifest.files))
+                (partial / MANIFEST_FILE).write_text(json.dumps(manifest.raw, sort_keys=True))
                 if to_dir.exists():
                     shutil.rmtree(to_dir)
                 partial.rename(to_dir)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        return found
 
     def _manifest(self, source: Source) -> Manifest:
         with translated(source.uri):

@@ -1,0 +1,52 @@
+"""`download`: fills a folder from a source, as an init container; the last word is a termination message."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from graftwork_store import results
+from graftwork_store.errors import ModelInvalid, StoreError
+from graftwork_store.fingerprint import read_base
+from graftwork_store.sources import download
+
+_LINE_SECONDS = 5.0
+
+
+def run(source: str, to: Path) -> int:
+    """Download and return the exit code; a model is checked to be one before the engine wastes minutes on it."""
+    started = time.monotonic()
+    try:
+        done = download(source, to, progress=progress_lines())
+        if "config.json" in done.files and len(done.files) > 1:
+            facts = read_base(to)
+            print(f"{facts.architecture}: {facts.parameters} parameters, {facts.weights_bytes} bytes of weights, {facts.fingerprint}", flush=True)
+    except StoreError as error:
+        return _failed(error.reason, error.message)
+    except OSError as error:
+        return _failed(ModelInvalid.reason if to.is_dir() else "SourceInvalid", f"{to}: {error}")
+    seconds = max(time.monotonic() - started, 0.001)
+    fetched = done.size_bytes - done.kept_bytes
+    print(f"{len(done.files)} files, {done.size_bytes} bytes, {fetched / seconds / 2**20:.1f} MiB/s", flush=True)
+    return results.EXIT_OK
+
+
+def progress_lines(clock: Callable[[], float] = time.monotonic) -> Callable[[int, int], None]:
+    """Return a callback that prints a line every few seconds and one at the end."""
+    last = clock()
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        if done >= total or clock() - last >= _LINE_SECONDS:
+            last = clock()
+            print(f"{done} of {total} bytes ({100 * done // max(total, 1)} %)", flush=True)
+
+    return show
+
+
+def _failed(reason: str, message: str) -> int:
+    result = results.build("Failed", reason, message)
+    print(f"{reason}: {message}", flush=True)
+    results.write(result)
+    return results.exit_code(result)

@@ -1,0 +1,131 @@
+"""Everything the agent knows, in one place that belongs to the event loop; and the status document made of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from graftwork_store.clock import now as rfc3339_now
+from graftwork_store.fingerprint import BaseModel
+
+from graftwork_agent import backoff
+from graftwork_agent.decide import Engine, Files, FileState, LoadTrouble, Snapshot
+from graftwork_agent.desired import Adapter
+from graftwork_agent.engine import View
+from graftwork_agent.inputs import Inputs
+from graftwork_agent.settings import Settings
+from graftwork_agent.status import API_VERSION, Times, adapter_rows
+
+CRASHES = 3  # an adapter during whose load the engine ended this often is not sent again by this agent
+
+
+class State:
+    """What is known. Changes go through its methods or the actions; whoever changes something sets `wake`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.wake = asyncio.Event()
+        self.inputs = Inputs(settings.config_dir, settings.podinfo_dir)
+        self.base: BaseModel | None = None
+        self.base_error = ""
+        self.files: dict[str, Files] = {}
+        self.on_disk: set[str] = set()
+        self.deleting: set[str] = set()
+        self.loading = ""
+        self.unloading = ""
+        self.routing_busy = False
+        self.changes = 0  # counts loads and unloads, so that a listing that began before one is known to be old
+        self.engine: Engine | None = None
+        self.view: View | None = None
+        self.crashes: dict[str, int] = {}
+        self.times: dict[str, Times] = {}
+        self.seen: dict[str, float] = {}
+        self.known: dict[str, Adapter] = {}
+        self._last_engine: Engine | None = None
+
+    def read_inputs(self) -> None:
+        """Read the mounted files again; notes when an adapter was seen first."""
+        if not self.inputs.read():
+            return
+        desired = self.inputs.desired
+        for adapter in desired.adapters if desired else ():
+            self.known[adapter.engine_name] = adapter
+            if adapter.engine_name not in self.seen:
+                self.seen[adapter.engine_name] = time.monotonic()
+                self.times[adapter.engine_name] = Times(seen_at=rfc3339_now())
+        self.wake.set()
+
+    def saw_engine(self, view: View) -> bool:
+        """Take what the guard said; returns whether it is a process that was never seen before."""
+        self.view = view
+        last = self._last_engine
+        new = last is None or last.instance != view.instance
+        if new or last is None:
+            self.engine = Engine(view.instance, time.monotonic(), troubles=self._after_crashes())
+        elif self.engine is None:  # the same process answers again; what it lists and routes is asked anew
+            last.listed = last.routing = None
+            self.engine = last
+        engine = self._last_engine = self.engine
+        if engine is not None:
+            engine.draining, engine.inflight = view.draining, dict(view.inflight)
+            engine.ready = engine.ready or view.ready
+        self.wake.set()
+        return new
+
+    def lost_engine(self) -> None:
+        """Note that the engine does not answer."""
+        self.engine = None
+        self.wake.set()
+
+    def snapshot(self) -> Snapshot:
+        """Return what a decision needs."""
+        return Snapshot(
+            now=time.monotonic(),
+            desired=self.inputs.desired,
+            base_fingerprint=self.base.fingerprint if self.base else "",
+            files=self.files,
+            on_disk=frozenset(self.on_disk),
+            engine=self.engine,
+            loading=self.loading,
+            unloading=self.unloading,
+            routing_busy=self.routing_busy,
+            deleting=frozenset(self.deleting),
+        )
+
+    def document(self) -> dict[str, Any]:
+        """Return the status without its version."""
+        engine, desired = self.engine, self.inputs.desired
+        return {
+            "apiVersion": API_VERSION,
+            "pod": self.settings.pod,
+            "observedHash": desired.hash if desired else "",
+            "expectedHash": self.inputs.expected_hash,
+            "base": self.base.facts() if self.base else {"error": self.base_error} if self.base_error else None,
+            "engine": {
+                "state": "Starting" if engine is None else "Draining" if engine.draining else "Serving",
+                "instance": engine.instance if engine else "",
+                "startedAt": self.view.started_at if engine and self.view else "",
+                "draining": bool(engine and engine.draining),
+            },
+            "adapters": adapter_rows(self.snapshot(), self.times, self.known, self.base_error),
+            "routes": dict(engine.routing["aliases"]) if engine and engine.routing else {},
+        }
+
+    def forget(self) -> None:
+        """Drop what is remembered of adapters that are neither desired nor here, so that an old pod does not grow."""
+        desired, engine = self.inputs.desired, self.engine
+        working = {name for name, files in self.files.items() if files.state is FileState.WORKING}
+        listed: frozenset[str] = (engine.listed if engine else None) or frozenset()
+        keep = set(desired.by_name() if desired else ()) | self.on_disk | listed | working | self.deleting | {self.loading, self.unloading}
+        for memory in (self.known, self.files, self.seen, self.times, self.crashes):
+            for name in [name for name in memory if name not in keep]:
+                memory.pop(name, None)
+
+    def _after_crashes(self) -> dict[str, LoadTrouble]:
+        """What a new engine process inherits: an adapter that ended the last one comes last, and after some times not at all."""
+        troubles = {}
+        for name, count in self.crashes.items():
+            message = f"the engine ended {count} times while it loaded this adapter"
+            troubles[name] = LoadTrouble("LoadFailed", message, count >= CRASHES, count, time.monotonic() + backoff.delay(count))
+        return troubles
