@@ -26,6 +26,7 @@ EXIT_CRASHED = 70  # the engine said 0 and was not asked to end
 LAST_OUTPUT_SECONDS = 1.0  # how long the pipes are read after the end, in case something outside the group holds them open
 MESSAGE_LENGTH = 1000
 LINE_LENGTH = 8192
+RECENT_LINES = 100  # how far back an exception of a running server may explain its end
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # "(EngineCore pid=12) ERROR 11-21 13:00:00 [core.py:870] text": each part may be missing.
@@ -37,54 +38,54 @@ _PYDANTIC_TAIL = re.compile(r" \[type=\w+, input_value=.*$")
 _WRAPPERS = ("Engine core initialization failed", "EngineDeadError", "EngineCore encountered an issue", "WorkerProc initialization failed")
 # A runtime death begins with one of these; what was logged before belongs to something else.
 _DEATHS = ("EngineCore encountered a fatal error", "died unexpectedly")
-_KNOWN = (
-    "Value error, ",
-    ": error: ",
-    "To serve at least one request with the model's max seq len",
-    "No available memory for the cache blocks",
-    "Free memory on device",
-    "not enough GPU memory",
-    "OutOfMemoryError",
-    "Cannot find any model weights",
-    "SafetensorError",
-    "Address already in use",
-    "HFValidationError",
-    "LocalEntryNotFoundError",
-    "are not supported for now",
-    "does not recognize this architecture",
-    "trust_remote_code=True",
-    "No working C++ compiler",
+_KNOWN = re.compile(
+    r"^Value error, |^vllm( serve)?: error: |To serve at least one request with the model's max seq len|No available memory for the cache blocks"
+    r"|Free memory on device|not enough GPU memory|OutOfMemoryError|Cannot find any model weights|SafetensorError|Address already in use"
+    r"|HFValidationError|LocalEntryNotFoundError|are not supported for now|does not recognize this architecture|trust_remote_code=True"
+    r"|No working C\+\+ compiler"
 )
 _NOISE = ("resource_tracker", "leaked semaphore", "leaked shared_memory", "warnings.warn(", "For further information visit")
 
 
 class Cause:
-    """Finds the line that tells why vLLM ended, in what it writes: a known cause beats an exception, that beats a wrapper, and later beats earlier."""
+    """Finds the line that tells why vLLM ended, in what it writes. A known cause beats an exception, that beats a wrapper, that beats any line."""
 
     _KNOWN, _EXCEPTION, _DEATH, _LINE = range(4)
 
     def __init__(self) -> None:
-        self._found: dict[int, str] = {}
+        self._found: dict[int, tuple[int, str]] = {}
+        self._line = 0
+        self._started_at: int | None = None
+        self._dead = False
 
     def read(self, line: str) -> None:
         """Take one line of output."""
         text = _plain(line)
         if not text or any(noise in text for noise in _NOISE):
             return
+        self._line += 1
         if any(death in text for death in _DEATHS):
-            self._found = {self._DEATH: text}
+            if not self._dead:  # what was logged before explains something else
+                self._found = {self._DEATH: (self._line, text)}
+            self._dead = True
         elif any(wrapper in text for wrapper in _WRAPPERS):
-            self._found.setdefault(self._DEATH, text)
-        elif any(known in text for known in _KNOWN):
-            self._found[self._KNOWN] = _PYDANTIC_TAIL.sub("", text).removeprefix("Value error, ")
-        elif _EXCEPTION.match(text) and "ValidationError" not in text:
-            self._found[self._EXCEPTION] = text
-        else:
-            self._found[self._LINE] = text
+            self._found.setdefault(self._DEATH, (self._line, text))
+        elif _KNOWN.search(text):
+            self._note(self._KNOWN, _PYDANTIC_TAIL.sub("", text).removeprefix("Value error, "))
+        elif _EXCEPTION.match(text):
+            self._note(self._EXCEPTION, text)
+        elif self._started_at is None:
+            self._note(self._LINE, text)
+
+    def _note(self, rank: int, text: str) -> None:
+        """Keep the last of a start, where what comes early may be harmless; after a death the first, where the rest are its consequences."""
+        if not (self._dead and rank in self._found):
+            self._found[rank] = (self._line, text)
 
     def started(self) -> None:
         """Forget the start's lines: it succeeded, so they explain nothing."""
         self._found.clear()
+        self._started_at = self._line
 
     def describe(self, status: int) -> str:
         """Return the cause of an end with this status: an exit code, or the negative number of a signal."""
@@ -92,8 +93,9 @@ class Cause:
             how = f"vLLM was ended by signal {-status}" + (" (SIGKILL: usually the container's memory limit)" if status == -signal.SIGKILL else "")
         else:
             how = f"vLLM ended with exit code {status}"
-        why = next((self._found[rank] for rank in sorted(self._found)), "")
-        text = f"{how}: {why}" if why else f"{how} and wrote nothing"
+        oldest = 0 if self._started_at is None or self._dead else self._line - RECENT_LINES
+        why = next((text for _rank, (line, text) in sorted(self._found.items()) if line >= oldest), "")
+        text = f"{how}: {why}" if why else f"{how} and wrote no reason"
         return text if len(text) <= MESSAGE_LENGTH else text[: MESSAGE_LENGTH - 1] + "…"
 
 
@@ -169,11 +171,11 @@ class Entrypoint:
     def _clean_up(self) -> None:
         """Remove what the container's last life left in its volumes: markers, and a socket that vLLM would take for a running server."""
         for path in (self._run_dir / "serving", self._run_dir / "drain"):
-            path.unlink(missing_ok=True)
+            _remove(path)
         socket_path = _option(self._command, "--uds")
         if socket_path:
             with contextlib.suppress(OSError):
-                if stat.S_ISSOCK(os.stat(socket_path).st_mode):
+                if stat.S_ISSOCK(os.lstat(socket_path).st_mode):
                     os.unlink(socket_path)
 
     def _on_stop(self, number: int, _frame: FrameType | None) -> None:
@@ -247,9 +249,11 @@ class Entrypoint:
         return self._status is not None
 
     def _ended(self, status: int) -> int:
-        (self._run_dir / "serving").unlink(missing_ok=True)
+        _remove(self._run_dir / "serving")
+        if self._asked is not None and not self._serving:
+            return 128 + self._asked
         if self._asked is not None:
-            return 128 - status if status < 0 else status if self._serving else 128 + self._asked
+            return 128 - status if status < 0 else status
         self._report(self._cause.describe(status))
         return 128 - status if status < 0 else status or EXIT_CRASHED
 
@@ -270,6 +274,13 @@ def _option(command: Sequence[str], name: str) -> str:
         if argument.startswith(f"{name}="):
             return argument.removeprefix(f"{name}=")
     return ""
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        print(f"entrypoint: {path} cannot be removed: {error}", file=sys.stderr, flush=True)
 
 
 def _kill_group(leader: int) -> None:

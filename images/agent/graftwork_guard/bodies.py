@@ -86,7 +86,7 @@ def _count(usage: dict[str, Any], *names: str) -> int:
 def public_models(document: object, routing: Routing | None, served_name: str) -> dict[str, Any]:
     """Return the list of models for the outside: the base and the aliases that answer now, without the engine's names and paths."""
     cards = document.get("data") if isinstance(document, dict) else None
-    by_id = {card["id"]: card for card in cards or [] if isinstance(card, dict) and isinstance(card.get("id"), str)}
+    by_id = {card["id"]: card for card in (cards if isinstance(cards, list) else []) if isinstance(card, dict) and isinstance(card.get("id"), str)}
     base = routing.base if routing else served_name or next(iter(by_id), "")
     base_card = by_id.get(base, {"id": base, "object": "model", "created": 0, "owned_by": "vllm", "max_model_len": None, "permission": []})
     listed = [{**base_card, "id": base, "root": base, "parent": None}]

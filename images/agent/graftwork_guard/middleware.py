@@ -69,9 +69,8 @@ class Guard:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
 
-    @property
-    def draining(self) -> bool:
-        """Whether the pod is being taken down, as of this moment."""
+    def look_for_drain(self) -> bool:
+        """Return whether the pod is being taken down, as of this moment; who waits for it is told."""
         if self._drain.requested:
             self.state.drain()
         return self.state.draining
@@ -100,7 +99,7 @@ class Guard:
             (self.settings.run_dir / "serving").touch()
         except OSError as error:
             LOG.error("the marker for the entrypoint cannot be made: %s", error)
-        while not self.draining:  # noqa: ASYNC110 - the file is made by another process, and the standard library has no inotify
+        while not self.look_for_drain():  # noqa: ASYNC110 - the file is made by another process, and the standard library has no inotify
             await asyncio.sleep(DRAIN_CHECK_SECONDS)
 
     def is_agent(self, scope: Scope) -> bool:
@@ -119,7 +118,7 @@ class _Exchange:
         self._guard = guard
         self._scope = scope
         self._receive = receive
-        self._reply = reply.Reply(send, lambda: guard.draining)
+        self._reply = reply.Reply(send, guard.look_for_drain)
         self._arrived = monotonic()
         self._in_engine = False
         self._client_gone = False
@@ -144,6 +143,7 @@ class _Exchange:
 
     async def _dispatch(self) -> None:
         scope, guard = self._scope, self._guard
+        guard.look_for_drain()
         if headers_size(scope) > guard.settings.max_header_bytes:
             text = f"The request's headers are larger than {guard.settings.max_header_bytes} bytes."
             await self._refuse(Refusal(431, "BadRequestError", text), (_CLOSE,))
@@ -170,7 +170,7 @@ class _Exchange:
 
     async def _change_adapters(self) -> None:
         """Pass a load or an unload on. In the engine's last seconds it would never return and block the process's end, so then it is refused."""
-        if self._guard.draining:
+        if self._guard.state.draining:
             await self._refuse(_DRAINING)
         else:
             await self._engine(self._reply)
