@@ -53,6 +53,11 @@ class Store:
         with translated(url):
             return cls(open_url(url, env))
 
+    def check(self) -> None:
+        """Raise what is wrong with the store unless it answers; nothing is written. A missing bucket is a SourceNotFound."""
+        with translated("GRAFTWORK_STORE_URL"):
+            obstore.list_with_delimiter(self._client)
+
     def publish(self, folder: Path, namespace: str, alias: str, fields: Mapping[str, Any]) -> Published:
         """Publish the allow-listed files of `folder`; whatever else lies there is left out.
 

@@ -109,8 +109,7 @@ def check(name: str, content: bytes, form: str) -> tuple[Format, list[Example]]:
 def _wrong_lines(name: str, problems: list[Problem], lines: int) -> RunError:
     listed = "; ".join(f"line {problem.line}: {problem.text}" for problem in problems[:SHOWN_PROBLEMS])
     more = f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
-    wrong = "1 line is" if len(problems) == 1 else f"{len(problems)} lines are"
-    return dataset_invalid(f"{name}: {wrong} wrong of {lines}. {name} {listed}{more}")
+    return dataset_invalid(f"{name} {listed}{more} ({len(problems)} of {lines} lines {'is' if len(problems) == 1 else 'are'} wrong)")
 
 
 def _expected_formats() -> str:

@@ -84,7 +84,7 @@ def _run(run: Run, environment: Mapping[str, str], known: Known) -> tuple[str, s
     fingerprint = base.fingerprint(run.base_path, run.base_source)
     known.fields["base"] = {"fingerprint": fingerprint}
     store = Store.from_env(environment)
-    publish.check_store(store, run)
+    publish.check_store(store)
 
     trained, held_out = _train(run, checked, known, progress)
     evaluation = _evaluate(run, trained, held_out, known, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import resource
@@ -33,6 +34,8 @@ def prepare_environment(scratch: Path) -> None:
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+    # It says on some CPUs that it would like to download a faster kernel.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def usable_cpus(root: Path = Path("/sys/fs/cgroup")) -> int:

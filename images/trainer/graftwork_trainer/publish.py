@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from graftwork_store.errors import SourceNotFound
+from graftwork_store.errors import SourceNotFound, StoreUnreachable
 from graftwork_store.store import Published, Store
 
 from graftwork_trainer.config import Run
 
 CONFIG_FILE = "adapter_config.json"
-PROBE_DIGEST = "0" * 12
 
 
 def save_adapter(model: Any, folder: Path, source: str) -> None:
     """Save the adapter of the PEFT `model` in `folder`; its config names the base by `source`, never by a path of this machine."""
     folder.mkdir(parents=True, exist_ok=True)
-    for config in model.peft_config.values():
-        config.base_model_name_or_path = source
-    model.save_pretrained(folder, safe_serialization=True)
-    tidy_config(folder / CONFIG_FILE)
+    # Embeddings are never trained here; with "auto" the library would look for the base on the hub to find out.
+    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    tidy_config(folder / CONFIG_FILE, source)
 
 
-def tidy_config(path: Path) -> None:
-    """Rewrite adapter_config.json with its keys and module names in order: sets come out in another order in each process."""
-    config = json.loads(path.read_bytes())
+def tidy_config(path: Path, source: str) -> None:
+    """Rewrite adapter_config.json with its base and with keys and module names in order: sets come out in another order in each process."""
+    config = json.loads(path.read_bytes()) | {"base_model_name_or_path": source}
     if isinstance(config.get("target_modules"), list):
         config["target_modules"] = sorted(config["target_modules"])
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
@@ -52,14 +51,22 @@ def manifest_fields(run: Run, folder: Path, fingerprint: str, dataset_digest: st
     }
 
 
-def check_store(store: Store, run: Run) -> None:
-    """Raise the store's own error when it does not answer or refuses the credentials: before hours of training, not after them."""
-    try:
-        store.read_manifest(f"store://{run.job.namespace}/{run.alias}/{PROBE_DIGEST}")
-    except SourceNotFound:
-        return
+def check_store(store: Store) -> None:
+    """Raise an error when the store does not answer or refuses the credentials: before hours of training, not after them."""
+    with _bucket_may_come():
+        store.check()
 
 
 def publish(store: Store, run: Run, folder: Path, fields: Mapping[str, Any]) -> Published:
     """Publish `folder`; the manifest appears last, and the time returned is the one in the manifest."""
-    return store.publish(folder, run.job.namespace, run.alias, fields)
+    with _bucket_may_come():
+        return store.publish(folder, run.job.namespace, run.alias, fields)
+
+
+@contextlib.contextmanager
+def _bucket_may_come() -> Iterator[None]:
+    """A store's bucket can be made after a run was started: that run is tried again, unlike one whose source does not exist."""
+    try:
+        yield
+    except SourceNotFound as error:
+        raise StoreUnreachable(error.message) from error

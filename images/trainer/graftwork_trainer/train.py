@@ -112,17 +112,23 @@ def train(run: Run, model: Any, tokenizer: Any, encoded: Encoded, progress: Prog
     )
     trainer.remove_callback(PrinterCallback)
     # TRL leaves a quantized model's adapter in bf16, whose 8 bits lose the small updates at the end of a schedule.
-    for parameter in trainer.model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    _cast_adapter(trainer.model, torch.float32)
     begun = time.monotonic()
     outcome = trainer.train()
+    seconds = time.monotonic() - begun
+    _cast_adapter(trainer.model, torch.bfloat16)  # what is published is what is evaluated
     loss = callback.loss if callback.loss is not None else known(outcome.training_loss)
     if loss is None:
         raise training_failed("the training loss is not a number (it diverged); lower training.learningRate or raise training.warmupRatio")
     # Padding, not the packing of training: examples are measured one by one.
     collate = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id)
-    return Trained(trainer, collate, trainer.state.global_step, time.monotonic() - begun, loss)
+    return Trained(trainer, collate, trainer.state.global_step, seconds, loss)
+
+
+def _cast_adapter(model: Any, dtype: torch.dtype) -> None:
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
 
 
 def _arguments(run: Run, length: int) -> SFTConfig:
