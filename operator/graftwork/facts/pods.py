@@ -1,0 +1,127 @@
+"""What a Pod object says, reduced to what Graftwork looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from graftwork import names
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a container's process ended."""
+
+    exit_code: int
+    reason: str
+    message: str
+    finished_at: str
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container of a pod. `ended` is its latest end: the present one, or the one before the present start."""
+
+    name: str
+    init: bool
+    ready: bool
+    running: bool
+    restarts: int
+    waiting_reason: str
+    waiting_message: str
+    ended: Ended | None
+    has_ended: bool
+    """Whether it is ended now (and not running or waiting again)."""
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One pod of ours."""
+
+    name: str
+    uid: str
+    ip: str
+    node: str
+    phase: str
+    ready: bool
+    terminating: bool
+    created: str
+    started: str
+    ready_since: str
+    unschedulable: str
+    """The scheduler's message, if it found no node."""
+    disrupted: bool
+    """Whether the pod was ended by the cluster (preemption, drain, node lost), not by itself."""
+    adapters_hash: str
+    template_hash: str
+    job: str
+    containers: tuple[Container, ...]
+    reason: str = ""
+    message: str = ""
+
+    @property
+    def active(self) -> bool:
+        """Whether the pod counts: neither ended nor asked to end."""
+        return not self.terminating and self.phase not in ("Failed", "Succeeded")
+
+    def container(self, name: str) -> Container | None:
+        """Return the container of that name, if the kubelet has reported it."""
+        return next((container for container in self.containers if container.name == name), None)
+
+
+def pod(obj: Mapping[str, Any]) -> Pod:
+    """Return the facts of a Pod object."""
+    metadata, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
+    annotations, labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
+    conditions = {item["type"]: item for item in status.get("conditions") or []}
+    scheduled, ready = conditions.get("PodScheduled", {}), conditions.get("Ready", {})
+    is_ready = ready.get("status") == "True"
+    init = [_container(item, init=True) for item in status.get("initContainerStatuses") or []]
+    main = [_container(item, init=False) for item in status.get("containerStatuses") or []]
+    return Pod(
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
+        ip=status.get("podIP") or "",
+        node=spec.get("nodeName") or "",
+        phase=status.get("phase") or "Pending",
+        ready=is_ready,
+        terminating=bool(metadata.get("deletionTimestamp")),
+        created=metadata.get("creationTimestamp") or "",
+        started=status.get("startTime") or "",
+        ready_since=(ready.get("lastTransitionTime") or "") if is_ready else "",
+        unschedulable=(scheduled.get("message") or "no node fits") if scheduled.get("reason") == "Unschedulable" else "",
+        disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
+        adapters_hash=annotations.get(names.ANNOTATION_ADAPTERS_HASH) or "",
+        template_hash=annotations.get(names.ANNOTATION_TEMPLATE_HASH) or "",
+        job=labels.get("batch.kubernetes.io/job-name") or labels.get("job-name") or "",
+        containers=tuple(init + main),
+        reason=status.get("reason") or "",
+        message=status.get("message") or "",
+    )
+
+
+def _container(status: Mapping[str, Any], *, init: bool) -> Container:
+    state, last = status.get("state") or {}, status.get("lastState") or {}
+    waiting = state.get("waiting") or {}
+    ended = state.get("terminated") or last.get("terminated")
+    return Container(
+        name=status["name"],
+        init=init,
+        ready=bool(status.get("ready")),
+        running="running" in state,
+        restarts=int(status.get("restartCount") or 0),
+        waiting_reason=waiting.get("reason") or "",
+        waiting_message=waiting.get("message") or "",
+        ended=_ended(ended) if ended else None,
+        has_ended="terminated" in state,
+    )
+
+
+def _ended(state: Mapping[str, Any]) -> Ended:
+    return Ended(
+        exit_code=int(state.get("exitCode") or 0),
+        reason=state.get("reason") or "",
+        message=state.get("message") or "",
+        finished_at=state.get("finishedAt") or "",
+    )

@@ -1,0 +1,245 @@
+"""Which adapters a deployment serves, under which alias and in which order. No I/O, and the same whatever the order of its input."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from graftwork.facts.adapters import Adapter, AliasPlan, Decision, Selection
+from graftwork.reasons import Reason
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the deployment's spec says of its adapters."""
+
+    namespace: str
+    deployment: str
+    served_name: str
+    max_loaded: int
+    max_rank: int
+    match_labels: Mapping[str, str] = field(default_factory=dict)
+    pins: Mapping[str, str] = field(default_factory=dict)
+    keeps: Mapping[str, int] = field(default_factory=dict)
+    default_keep: int = 1
+
+    def keep(self, alias: str) -> int:
+        """Return how many previous versions of the alias stay loaded."""
+        return self.keeps.get(alias, self.default_keep)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of the deployment's pods and of what they were told last."""
+
+    fingerprints: frozenset[str] = frozenset()
+    """Of the base models in its pods (more than one while a rollout changes the model); empty: not known yet."""
+    listed: frozenset[str] = frozenset()
+    """Engine names in the ConfigMap."""
+    loaded: frozenset[str] = frozenset()
+    """Engine names that every ready pod's engine lists."""
+    served: Mapping[str, str] = field(default_factory=dict)
+    """By alias: the LoRAAdapter that was served last."""
+
+
+@dataclass
+class _Line:
+    """One alias whose adapters may be served, newest first."""
+
+    alias: str
+    acceptable: list[Adapter]
+    chosen: list[Adapter]
+    admitted: int = 0
+
+
+def matches(match_labels: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Return whether labels fulfil a selector."""
+    return all(labels.get(key) == value for key, value in match_labels.items())
+
+
+def select(adapters: Iterable[Adapter], rules: Rules, seen: Seen) -> Selection:
+    """Decide of every adapter that the selector takes.
+
+    Adapters are grouped by alias; an alias belongs to one lineage; the highest version (or the pinned one) is wanted and `keep` previous
+    versions stay beside it. What was listed before stays listed until enough newer versions were seen loaded, so that a broken version,
+    or an operator that has just started, never takes away what serves.
+    """
+    decisions: dict[str, Decision] = {}
+    notes: dict[str, str] = {}
+    groups: dict[str, list[Adapter]] = defaultdict(list)
+    for adapter in sorted(adapters, key=_age):
+        if not adapter.deleting and matches(rules.match_labels, adapter.labels):
+            groups[adapter.alias].append(adapter)
+    lines = []
+    for alias in sorted(groups, key=lambda name: (not _is_listed(groups[name], seen), _age(groups[name][0]))):
+        acceptable = _acceptable(groups[alias], rules, seen, decisions)
+        if acceptable:
+            lines.append(_line(alias, acceptable, rules, seen, notes))
+    _admit(lines, rules.max_loaded)
+    plans = [_finish(line, rules, seen, decisions) for line in lines]
+    return Selection(decisions, tuple(sorted((plan for plan in plans if plan), key=lambda plan: plan.alias)), notes)
+
+
+def _age(adapter: Adapter) -> tuple[str, str]:
+    return adapter.created, adapter.uid
+
+
+def _is_listed(group: Sequence[Adapter], seen: Seen) -> bool:
+    return any(adapter.engine_name in seen.listed for adapter in group)
+
+
+def _acceptable(group: Sequence[Adapter], rules: Rules, seen: Seen, decisions: dict[str, Decision]) -> list[Adapter]:
+    """Return what of one alias may be served, newest first; say of the rest why not. `group` is in order of age."""
+    compatible = []
+    for adapter in group:
+        refusal = _refuse_alone(adapter, rules, seen)
+        if refusal:
+            decisions[adapter.name] = Decision(adapter, False, *refusal)
+        else:
+            compatible.append(adapter)
+    if not compatible:
+        return []
+    lineage = _holder(compatible, seen)
+    versions: dict[int, Adapter] = {}
+    for adapter in compatible:
+        refusal = _refuse_among(adapter, lineage, versions, rules)
+        if refusal:
+            decisions[adapter.name] = Decision(adapter, False, *refusal)
+        else:
+            versions[adapter.version] = adapter
+    return _without_twins(sorted(versions.values(), key=lambda item: -item.version), rules, decisions)
+
+
+def _refuse_alone(adapter: Adapter, rules: Rules, seen: Seen) -> tuple[Reason, str] | None:
+    """Return why the adapter cannot be served here, whatever else there is."""
+    where = f"LLMDeployment {rules.namespace}/{rules.deployment}"
+    if adapter.alias == rules.served_name:
+        return Reason.ALIAS_TAKEN, (
+            f"spec.alias {adapter.alias!r} is the served name of {where}, so clients could not tell the two apart; "
+            "publish under another alias, or set model.servedName of the LLMDeployment"
+        )
+    if not seen.fingerprints and adapter.engine_name not in seen.listed:
+        return Reason.LOADING, f"{where} has not told the fingerprint of its base model yet; its agent does when the model's files are there"
+    if seen.fingerprints and adapter.fingerprint not in seen.fingerprints:
+        return Reason.BASE_MISMATCH, (
+            f"spec.baseModel.fingerprint is {adapter.fingerprint}, but {where} serves {' and '.join(sorted(seen.fingerprints))}: an adapter "
+            "works on the weights that it was trained on only; train it again on this base, or serve the base that it was trained on"
+        )
+    if adapter.rank > rules.max_rank:
+        fitting = next((rank for rank in RANKS if rank >= adapter.rank), None)
+        remedy = f"set adapters.maxRank to {fitting} (restarts the pods) or train" if fitting else "train"
+        return Reason.RANK_TOO_HIGH, (
+            f"spec.rank is {adapter.rank}, and adapters.maxRank of {where} is {rules.max_rank}; {remedy} with lora.rank of at most {rules.max_rank}"
+        )
+    return None
+
+
+def _holder(compatible: Sequence[Adapter], seen: Seen) -> str:
+    """Return the lineage that the alias belongs to: the one that is served now, else the one that came first."""
+    served = seen.served.get(compatible[0].alias)
+    return next((adapter.lineage for adapter in compatible if adapter.name == served), compatible[0].lineage)
+
+
+def _refuse_among(adapter: Adapter, lineage: str, versions: Mapping[int, Adapter], rules: Rules) -> tuple[Reason, str] | None:
+    if adapter.lineage != lineage:
+        return Reason.ALIAS_TAKEN, (
+            f"alias {adapter.alias!r} belongs to lineage {lineage!r} in LLMDeployment {rules.namespace}/{rules.deployment}, and this adapter is of "
+            f"lineage {adapter.lineage!r}; publish under another alias, or with spec.owner {lineage}"
+        )
+    if adapter.version in versions:
+        return Reason.VERSION_TAKEN, (
+            f"version {adapter.version} of alias {adapter.alias!r} is LoRAAdapter {versions[adapter.version].name}, which is older; "
+            "publish these weights with a higher spec.version"
+        )
+    return None
+
+
+def _without_twins(newest_first: list[Adapter], rules: Rules, decisions: dict[str, Decision]) -> list[Adapter]:
+    """Leave one adapter of those with the same files: the pinned one, else the newest."""
+    pin = rules.pins.get(newest_first[0].alias) if newest_first else None
+    by_engine: dict[str, Adapter] = {}
+    for adapter in newest_first:
+        if adapter.engine_name not in by_engine or adapter.name == pin:
+            by_engine[adapter.engine_name] = adapter
+    kept = []
+    for adapter in newest_first:
+        twin = by_engine[adapter.engine_name]
+        if twin is adapter:
+            kept.append(adapter)
+        else:
+            decisions[adapter.name] = Decision(adapter, False, Reason.SUPERSEDED, f"LoRAAdapter {twin.name} has the same files and is served instead")
+    return kept
+
+
+def _line(alias: str, acceptable: list[Adapter], rules: Rules, seen: Seen, notes: dict[str, str]) -> _Line:
+    """Return the alias with its wanted version first and the versions before it that are to be kept."""
+    wanted = acceptable[0]
+    pin = rules.pins.get(alias, "")
+    if pin:
+        by_name = {adapter.name: adapter for adapter in acceptable}
+        wanted = by_name.get(pin) or by_name.get(seen.served.get(alias, "")) or wanted
+        if wanted.name != pin:
+            notes[alias] = (
+                f"adapters.aliases pins {alias!r} to LoRAAdapter {pin!r}, which is not there or cannot be served; "
+                f"{wanted.name} is served instead: correct the pin, or remove it"
+            )
+    previous = [adapter for adapter in acceptable if adapter.version < wanted.version]
+    return _Line(alias, acceptable, [wanted, *previous[: rules.keep(alias)]])
+
+
+def _admit(lines: Sequence[_Line], max_loaded: int) -> None:
+    """Give the places out: first one to each alias, those that are served already before new ones, then to previous versions."""
+    places = max_loaded
+    for depth in range(max((len(line.chosen) for line in lines), default=0)):
+        for line in lines:
+            if places and line.admitted == depth and depth < len(line.chosen):
+                line.admitted += 1
+                places -= 1
+
+
+def _finish(line: _Line, rules: Rules, seen: Seen, decisions: dict[str, Decision]) -> AliasPlan | None:
+    """Write down what is offered of one alias and what is not, and return its plan (None if it got no place)."""
+    chosen = line.chosen[: line.admitted]
+    if not chosen:
+        wanted = line.chosen[0]
+        decisions[wanted.name] = Decision(
+            wanted,
+            False,
+            Reason.CAPACITY_EXCEEDED,
+            f"adapters.maxLoaded of LLMDeployment {rules.namespace}/{rules.deployment} is {rules.max_loaded}, and so many other aliases are served "
+            f"already; raise adapters.maxLoaded (restarts the pods), or delete the LoRAAdapters of an alias that nobody needs",
+        )
+    prefer = [*chosen, *_staying(line, chosen, seen)] if chosen else []
+    for adapter in line.acceptable:
+        if adapter in prefer:
+            decisions[adapter.name] = Decision(adapter, True)
+        elif adapter.name not in decisions:
+            decisions[adapter.name] = Decision(adapter, False, Reason.SUPERSEDED, _superseded(adapter, line.chosen[0], rules))
+    return AliasPlan(line.alias, tuple(prefer)) if prefer else None
+
+
+def _staying(line: _Line, chosen: list[Adapter], seen: Seen) -> list[Adapter]:
+    """Return what was listed before and has to stay for now: until as many newer versions as were chosen have been seen loaded."""
+    wanted = chosen[0]
+    older: list[Adapter] = []
+    newer: list[Adapter] = []
+    for adapter in line.acceptable:
+        if adapter in chosen or adapter.engine_name not in seen.listed:
+            continue
+        if adapter.version > wanted.version:  # the alias was pinned to an older version
+            if wanted.engine_name not in seen.loaded:
+                newer.append(adapter)
+        else:
+            ahead = [item for item in (*chosen, *older) if item.version > adapter.version and item.engine_name in seen.loaded]
+            if len(ahead) < len(chosen):
+                older.append(adapter)
+    return older + newer
+
+
+def _superseded(adapter: Adapter, wanted: Adapter, rules: Rules) -> str:
+    if adapter.version > wanted.version:
+        return f"alias {adapter.alias!r} is pinned to {wanted.name} by adapters.aliases of LLMDeployment {rules.namespace}/{rules.deployment}"
+    return f"{wanted.name} is served under alias {adapter.alias!r}, and adapters.aliases[].keep is {rules.keep(adapter.alias)}"

@@ -1,0 +1,65 @@
+"""The objects that belong to an LLMDeployment, one function each. Owner and common labels are added where they are applied."""
+
+from __future__ import annotations
+
+from graftwork import names
+from graftwork.api import LLMDeployment
+from graftwork.plan.pods import Manifest
+from graftwork.plan.serving import selector
+
+
+def _metadata(deployment: str, name: str | None = None) -> Manifest:
+    return {"name": name or deployment, "labels": {names.LABEL_DEPLOYMENT: deployment}}
+
+
+def adapters_config_map(deployment: str, content: str) -> Manifest:
+    """Return the ConfigMap that the agents read; it is written, and awaited, before any pod is told."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(deployment, names.adapters_config_map(deployment)),
+        "data": {names.ADAPTERS_KEY: content},
+    }
+
+
+def deployment(resource: LLMDeployment, template: Manifest) -> Manifest:
+    """Return the Deployment; a new pod is Ready before an old one goes."""
+    name = resource.metadata.name
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _metadata(name),
+        "spec": {
+            "replicas": resource.spec.replicas,
+            "revisionHistoryLimit": 3,
+            "selector": {"matchLabels": selector(name)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": template,
+        },
+    }
+
+
+def service(resource: LLMDeployment) -> Manifest:
+    """Return the Service in front of the engines."""
+    name = resource.metadata.name
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(name),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": selector(name),
+            "ports": [{"name": "http", "port": resource.spec.service.port, "protocol": "TCP", "targetPort": "http"}],
+        },
+    }
+
+
+def disruption_budget(resource: LLMDeployment) -> Manifest:
+    """Return the PodDisruptionBudget: one pod at a time, and pods that are broken anyway may always go (or they would block drains)."""
+    name = resource.metadata.name
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": _metadata(name),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector(name)}, "unhealthyPodEvictionPolicy": "AlwaysAllow"},
+    }

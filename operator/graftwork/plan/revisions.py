@@ -1,0 +1,95 @@
+"""Frozen pod templates: one ControllerRevision per text of the serving-relevant spec.
+
+A template is rendered once, when the spec first says something new. From then on the stored one is used, so that a new version of
+Graftwork, or other images in its configuration, roll no pod by themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from graftwork import names
+from graftwork.api import LLMDeployment
+from graftwork.plan.pods import Manifest
+
+KEPT = 10
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One rendered template. `outdated` names the ControllerRevisions that nobody needs any more."""
+
+    number: int
+    template_hash: str
+    template: Manifest
+    manifest: Manifest
+    outdated: tuple[str, ...]
+
+
+def template_hash(deployment: LLMDeployment) -> str:
+    """Return the hash of what the user wrote and pods are made from; fields at their defaults do not count, so a new field changes nothing."""
+    spec = deployment.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    adapters = spec.pop("adapters", {})
+    relevant = {key: value for key, value in spec.items() if key != "replicas"}
+    relevant["adapters"] = {key: adapters[key] for key in ("maxLoaded", "maxRank") if key in adapters}
+    relevant["name"] = deployment.metadata.name
+    text = json.dumps(_without_empty(relevant), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without_empty(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        cleaned = {key: _without_empty(child) for key, child in value.items()}
+        return {key: child for key, child in cleaned.items() if child not in ({}, [])}
+    return value
+
+
+def revision(deployment: LLMDeployment, existing: Iterable[Manifest], render: Callable[[str], Manifest], images: Mapping[str, str]) -> Revision:
+    """Return the revision of the present spec: the stored one of its hash, or a new one from `render(hash)`."""
+    wanted = template_hash(deployment)
+    stored = sorted(existing, key=lambda item: (item.get("revision", 0), item["metadata"]["name"]))
+    current = next((item for item in stored if stored_hash(item) == wanted), None)
+    if current is None:
+        number = max((item.get("revision", 0) for item in stored), default=0) + 1
+        current = _manifest(deployment, wanted, render(wanted), images, number)
+        others = stored
+    else:
+        others = [item for item in stored if item is not current]
+    return Revision(
+        number=current["revision"],
+        template_hash=wanted,
+        template=current["data"]["template"],
+        manifest=_manifest_again(current),
+        outdated=tuple(item["metadata"]["name"] for item in others[: max(0, len(others) - (KEPT - 1))]),
+    )
+
+
+def stored_hash(manifest: Manifest) -> str:
+    """Return what a ControllerRevision was rendered from."""
+    return str((manifest["metadata"].get("annotations") or {}).get(names.ANNOTATION_TEMPLATE_HASH, ""))
+
+
+def _manifest(deployment: LLMDeployment, wanted: str, template: Manifest, images: Mapping[str, str], number: int) -> Manifest:
+    name = deployment.metadata.name
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": {
+            "name": names.revision(name, wanted),
+            "labels": {names.LABEL_DEPLOYMENT: name},
+            "annotations": {names.ANNOTATION_TEMPLATE_HASH: wanted},
+        },
+        "revision": number,
+        "data": {"template": template, "images": dict(images)},
+    }
+
+
+def _manifest_again(stored: Manifest) -> Manifest:
+    """Return what is to be applied of a stored revision: itself, without what the API server added."""
+    metadata = stored["metadata"]
+    kept = {key: metadata[key] for key in ("name", "labels", "annotations") if key in metadata}
+    return {**{key: stored[key] for key in ("apiVersion", "kind", "revision", "data") if key in stored}, "metadata": kept}

@@ -1,0 +1,158 @@
+"""The pod template of an LLMDeployment (contracts.md, section 2)."""
+
+from __future__ import annotations
+
+from graftwork import names
+from graftwork.api import LLMDeployment
+from graftwork.config import Config
+from graftwork.plan import engine, pods
+from graftwork.plan.pods import Manifest
+from graftwork.plan.sources import Source
+
+ADAPTERS, CONFIG, PODINFO = "/graftwork/adapters", "/graftwork/config", "/graftwork/podinfo"
+TEARDOWN_SECONDS = 15
+START_SECONDS = 3600
+
+
+def selector(deployment: str) -> dict[str, str]:
+    """Return the labels by which a deployment's pods are found; they never change."""
+    return {names.LABEL_DEPLOYMENT: deployment}
+
+
+def pod_template(deployment: LLMDeployment, source: Source, config: Config, template_hash: str) -> Manifest:
+    """Return the template; its result is frozen in a ControllerRevision, so a newer Graftwork may well return another one."""
+    spec, name = deployment.spec, deployment.metadata.name
+    return {
+        "metadata": {
+            "labels": pods.pod_labels(spec.pod, "vllm", name, names.LABEL_DEPLOYMENT),
+            "annotations": {**spec.pod.annotations, names.ANNOTATION_TEMPLATE_HASH: template_hash},
+        },
+        "spec": {
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": pods.pod_security(),
+            "terminationGracePeriodSeconds": spec.rollout.drain_seconds + spec.rollout.answer_seconds + TEARDOWN_SECONDS,
+            "initContainers": [
+                _install(config),
+                *([_download(deployment, source, config)] if source.downloaded else []),
+                _agent(deployment, source, config),
+            ],
+            "containers": [_engine(deployment, source, config)],
+            "volumes": _volumes(name, source, config),
+            "topologySpreadConstraints": [
+                {
+                    "maxSkew": 1,
+                    "topologyKey": "kubernetes.io/hostname",
+                    "whenUnsatisfiable": "ScheduleAnyway",
+                    "labelSelector": {"matchLabels": selector(name)},
+                }
+            ],
+            **pods.placement(spec.pod),
+        },
+    }
+
+
+def _install(config: Config) -> Manifest:
+    return pods.container(
+        names.CONTAINER_INSTALL,
+        config.images.agent,
+        config,
+        command=["graftwork-agent"],
+        args=["install", "--to", engine.BIN, "--run-dir", engine.RUN],
+        resources=pods.small("64Mi"),
+        volumeMounts=[pods.mount("bin", engine.BIN), pods.mount("run", engine.RUN)],
+    )
+
+
+def _download(deployment: LLMDeployment, source: Source, config: Config) -> Manifest:
+    return pods.container(
+        names.CONTAINER_DOWNLOAD,
+        config.images.agent,
+        config,
+        command=["graftwork-agent"],
+        args=["download", "--source", source.text, "--to", engine.MODEL],
+        env=pods.source_env(deployment.spec.model.credentials_secret, config),
+        resources=pods.small("256Mi"),
+        volumeMounts=[pods.mount("model", engine.MODEL)],
+    )
+
+
+def _agent(deployment: LLMDeployment, source: Source, config: Config) -> Manifest:
+    """Return the sidecar. Its startup probe asks only whether its process listens: waiting for vLLM here would wait for ever."""
+    alive = {"path": "/alive", "port": "agent"}
+    return pods.container(
+        names.CONTAINER_AGENT,
+        config.images.agent,
+        config,
+        restartPolicy="Always",
+        command=["graftwork-agent"],
+        args=["serve"],
+        ports=[{"name": "agent", "containerPort": names.PORT_AGENT, "protocol": "TCP"}],
+        env=[
+            pods.env("GRAFTWORK_ENGINE_URL", f"http://127.0.0.1:{engine.container_port(deployment)}"),
+            pods.field_env("POD_NAME", "metadata.name"),
+            pods.field_env("POD_NAMESPACE", "metadata.namespace"),
+            *pods.store_env(config),
+        ],
+        startupProbe={"httpGet": alive, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 120},
+        livenessProbe={"httpGet": alive, "periodSeconds": 20, "timeoutSeconds": 10, "failureThreshold": 6},
+        resources=pods.small("128Mi", "1Gi"),
+        volumeMounts=[
+            pods.mount("bin", engine.BIN, read_only=True),
+            pods.mount("run", engine.RUN),
+            pods.mount("adapters", ADAPTERS),
+            pods.mount("config", CONFIG, read_only=True),
+            pods.mount("podinfo", PODINFO, read_only=True),
+            _model_mount(source),
+            *pods.store_mount(config, read_only=True),
+        ],
+    )
+
+
+def _engine(deployment: LLMDeployment, source: Source, config: Config) -> Manifest:
+    spec = deployment.spec
+    health = {"path": "/health", "port": "http"}
+    return pods.container(
+        names.CONTAINER_ENGINE,
+        spec.engine.image or config.images.engine,
+        config,
+        command=engine.command(),
+        args=engine.arguments(deployment),
+        ports=[{"name": "http", "containerPort": engine.container_port(deployment), "protocol": "TCP"}],
+        env=engine.environment(deployment),
+        startupProbe={"httpGet": health, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": START_SECONDS},
+        readinessProbe={"httpGet": {"path": "/graftwork/ready", "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 3},
+        livenessProbe={"httpGet": health, "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 12},
+        lifecycle={"preStop": {"exec": {"command": [*engine.command(), "--drain"]}}},
+        resources=pods.resources(spec.pod, spec.accelerator),
+        volumeMounts=[
+            pods.mount("bin", engine.BIN, read_only=True),
+            pods.mount("run", engine.RUN),
+            pods.mount("adapters", ADAPTERS, read_only=True),
+            _model_mount(source),
+            pods.mount("home", engine.HOME),
+            pods.mount("shm", "/dev/shm"),
+        ],
+    )
+
+
+def _model_mount(source: Source) -> Manifest:
+    return pods.mount("model", engine.MODEL, read_only=True, sub_path="" if source.downloaded else source.path)
+
+
+def _volumes(name: str, source: Source, config: Config) -> list[Manifest]:
+    annotation = f"metadata.annotations['{names.ANNOTATION_ADAPTERS_HASH}']"
+    return [
+        pods.empty("bin"),
+        pods.empty("run", memory=True),
+        pods.empty("adapters"),
+        {"name": "config", "configMap": {"name": names.adapters_config_map(name), "optional": False}},
+        {
+            "name": "podinfo",
+            "downwardAPI": {"items": [{"path": "adapters-hash", "fieldRef": {"apiVersion": "v1", "fieldPath": annotation}}]},
+        },
+        pods.empty("model") if source.downloaded else pods.claim("model", source.name),
+        pods.empty("home"),
+        pods.empty("shm", memory=True),
+        *pods.store_volume(config),
+    ]

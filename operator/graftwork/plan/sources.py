@@ -1,0 +1,39 @@
+"""Source URIs: `s3://bucket/key`, `pvc://claim/path`, `configMap://name/key`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from graftwork.facts.problem import Problem
+from graftwork.reasons import Reason
+
+_SHAPES = {"s3": "s3://<bucket>/<key>", "pvc": "pvc://<claim>/<path>", "configMap": "configMap://<name>/<key>"}
+MODEL_KINDS = ("s3", "pvc")
+DATASET_KINDS = ("s3", "configMap", "pvc")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parsed source. `name` is the bucket, claim or ConfigMap; `path` the key or path in it."""
+
+    kind: str
+    name: str
+    path: str
+    text: str
+
+    @property
+    def downloaded(self) -> bool:
+        """Whether an init container has to fetch it (what is mounted needs none)."""
+        return self.kind == "s3"
+
+
+def parse(field: str, text: str, kinds: tuple[str, ...]) -> Source | Problem:
+    """Return the source, or what is wrong with it; `field` names where it stands in the spec."""
+    found = re.fullmatch(r"(\w+)://([a-z0-9][-a-z0-9.]*[a-z0-9])/(\S+?)/?", text)
+    shapes = " or ".join(_SHAPES[kind] for kind in kinds)
+    if not found or found[1] not in kinds or any(part in ("", ".", "..") for part in found[3].split("/")):
+        return Problem(Reason.SOURCE_INVALID, f"{field} is {text!r}; a source is {shapes}, without empty, . or .. parts")
+    if found[1] == "configMap" and "/" in found[3]:
+        return Problem(Reason.SOURCE_INVALID, f"{field} is {text!r}; the key of a ConfigMap has no /, write configMap://<name>/<key>")
+    return Source(found[1], found[2], found[3], text)

@@ -1,0 +1,186 @@
+"""The Kubernetes Job of one training run (contracts.md, section 6). It is created once and never re-rendered."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from graftwork import names
+from graftwork.api import FineTuneJob
+from graftwork.config import Config
+from graftwork.plan import pods
+from graftwork.plan.pods import Manifest
+from graftwork.plan.sources import Source
+
+RUN_API_VERSION = "graftwork.dev/run/v1"
+BASE, DATASET, SCRATCH, HOME = "/models/base", "/data/dataset", "/scratch", "/home/graftwork"
+EXIT_DATA, EXIT_CONFIGURATION = 64, 65
+STOP_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where the run reads from. `base_secret` empty: the store's credentials."""
+
+    base: Source
+    base_secret: str
+    dataset: Source
+
+
+def run_document(job: FineTuneJob, inputs: Inputs, run: int) -> dict[str, Any]:
+    """Return what the trainer gets as GRAFTWORK_RUN."""
+    spec, training = job.spec, job.spec.training
+    return {
+        "apiVersion": RUN_API_VERSION,
+        "job": {"namespace": job.metadata.namespace, "name": job.metadata.name, "uid": job.metadata.uid, "run": run},
+        "base": {"path": BASE, "source": inputs.base.text},
+        "dataset": {"path": DATASET, "source": inputs.dataset.text, "format": spec.dataset.format, "validation": spec.dataset.validation},
+        "method": spec.method,
+        "lora": {"rank": spec.lora.rank, "alpha": spec.lora.alpha, "dropout": spec.lora.dropout, "targetModules": spec.lora.target},
+        "training": {
+            "epochs": training.epochs,
+            "learningRate": training.learning_rate,
+            "batchSize": training.batch_size,
+            "maxSeqLength": training.max_seq_length,
+            "packing": training.packing,
+            "warmupRatio": training.warmup_ratio,
+            "scheduler": training.scheduler,
+            "seed": training.seed,
+            "maxSteps": training.max_steps,
+        },
+        "evaluation": {"gate": {"minImprovement": spec.evaluation.gate.min_improvement}},
+        "publish": {"alias": spec.publish.alias},
+        "scratch": SCRATCH,
+        "progressPort": names.PORT_TRAINER,
+    }
+
+
+def run_job(job: FineTuneJob, inputs: Inputs, run: int, config: Config) -> Manifest:
+    """Return the Job of one run. Wrong data and wrong configuration fail it at once; what the cluster did to a pod does not count."""
+    spec, name = job.spec, job.metadata.name
+    labels = pods.pod_labels(spec.pod, "trainer", name, names.LABEL_JOB)
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": names.run_job(name, run), "labels": {names.LABEL_JOB: name}},
+        "spec": {
+            **mutable_fields(job),
+            "completions": 1,
+            "parallelism": 1,
+            "podReplacementPolicy": "Failed",  # a GPU is not asked for twice while the old pod still holds it
+            "podFailurePolicy": {"rules": _failure_rules(inputs)},
+            "template": {
+                "metadata": {"labels": labels, **({"annotations": dict(spec.pod.annotations)} if spec.pod.annotations else {})},
+                "spec": {
+                    "restartPolicy": "Never",
+                    "automountServiceAccountToken": False,
+                    "enableServiceLinks": False,
+                    "securityContext": pods.pod_security(),
+                    "terminationGracePeriodSeconds": STOP_SECONDS,
+                    **_init_containers(inputs, job, config),
+                    "containers": [_trainer(job, inputs, run, config)],
+                    "volumes": _volumes(inputs, config),
+                    **pods.placement(spec.pod),
+                },
+            },
+        },
+    }
+
+
+def mutable_fields(job: FineTuneJob) -> Manifest:
+    """Return the fields of the Job's spec that follow the FineTuneJob while it runs."""
+    return {
+        "suspend": job.spec.suspend,
+        "backoffLimit": job.spec.retry.limit,
+        "activeDeadlineSeconds": job.spec.time_limit_seconds,
+    }
+
+
+def _failure_rules(inputs: Inputs) -> list[Manifest]:
+    containers = [names.CONTAINER_TRAINER]
+    if inputs.base.downloaded:
+        containers.append(names.CONTAINER_DOWNLOAD_BASE)
+    if inputs.dataset.downloaded:
+        containers.append(names.CONTAINER_DOWNLOAD_DATASET)
+    fail = [
+        {"action": "FailJob", "onExitCodes": {"containerName": name, "operator": "In", "values": [EXIT_DATA, EXIT_CONFIGURATION]}}
+        for name in containers
+    ]
+    return [*fail, {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+
+
+def _init_containers(inputs: Inputs, job: FineTuneJob, config: Config) -> Manifest:
+    containers = []
+    if inputs.base.downloaded:
+        containers.append(_download(names.CONTAINER_DOWNLOAD_BASE, inputs.base, "model", BASE, inputs.base_secret, config))
+    if inputs.dataset.downloaded:
+        secret = job.spec.dataset.credentials_secret
+        containers.append(_download(names.CONTAINER_DOWNLOAD_DATASET, inputs.dataset, "dataset", DATASET, secret, config))
+    return {"initContainers": containers} if containers else {}
+
+
+def _download(name: str, source: Source, volume: str, path: str, secret: str, config: Config) -> Manifest:
+    return pods.container(
+        name,
+        config.images.agent,
+        config,
+        command=["graftwork-agent"],
+        args=["download", "--source", source.text, "--to", path],
+        env=pods.source_env(secret, config),
+        resources=pods.small("256Mi"),
+        volumeMounts=[pods.mount(volume, path)],
+    )
+
+
+def _trainer(job: FineTuneJob, inputs: Inputs, run: int, config: Config) -> Manifest:
+    document = json.dumps(run_document(job, inputs, run), sort_keys=True, separators=(",", ":"))
+    return pods.container(
+        names.CONTAINER_TRAINER,
+        config.images.trainer,
+        config,
+        command=["graftwork-trainer"],
+        ports=[{"name": "progress", "containerPort": names.PORT_TRAINER, "protocol": "TCP"}],
+        env=[
+            pods.env("GRAFTWORK_RUN", document.replace("$(", "$$(")),  # Kubernetes would replace $(NAME) by a variable
+            pods.env("HF_HUB_OFFLINE", "1"),
+            pods.env("DO_NOT_TRACK", "1"),
+            pods.env("HOME", HOME),
+            pods.env("USER", "graftwork"),
+            *pods.store_env(config),
+        ],
+        resources=pods.resources(job.spec.pod, job.spec.accelerator),
+        volumeMounts=[
+            pods.mount("model", BASE, read_only=True, sub_path="" if inputs.base.downloaded else inputs.base.path),
+            _dataset_mount(inputs.dataset),
+            pods.mount("scratch", SCRATCH),
+            pods.mount("home", HOME),
+            pods.mount("shm", "/dev/shm"),
+            *pods.store_mount(config, read_only=False),
+        ],
+    )
+
+
+def _dataset_mount(dataset: Source) -> Manifest:
+    """Return the mount of the data: a folder that holds exactly one file, whatever else lies in a claim."""
+    if dataset.kind == "pvc":
+        return pods.mount("dataset", f"{DATASET}/{dataset.path.rpartition('/')[2]}", read_only=True, sub_path=dataset.path)
+    return pods.mount("dataset", DATASET, read_only=True)
+
+
+def _volumes(inputs: Inputs, config: Config) -> list[Manifest]:
+    if inputs.dataset.kind == "configMap":
+        item = {"key": inputs.dataset.path, "path": inputs.dataset.path}
+        dataset: Manifest = {"name": "dataset", "configMap": {"name": inputs.dataset.name, "items": [item]}}
+    elif inputs.dataset.kind == "pvc":
+        dataset = pods.claim("dataset", inputs.dataset.name)
+    else:
+        dataset = pods.empty("dataset")
+    return [
+        pods.empty("model") if inputs.base.downloaded else pods.claim("model", inputs.base.name),
+        dataset,
+        pods.empty("scratch"),
+        pods.empty("home"),
+        pods.empty("shm", memory=True),
+        *pods.store_volume(config),
+    ]

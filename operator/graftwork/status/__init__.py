@@ -1,0 +1,1 @@
+"""What a status says, computed without I/O from what was seen."""

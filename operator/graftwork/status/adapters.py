@@ -1,0 +1,126 @@
+"""Which adapters are loaded where, from what agents say: per alias for an LLMDeployment, per deployment for a LoRAAdapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from graftwork.api.status import ServedAlias
+from graftwork.facts.adapters import Adapter, AliasPlan, Decision, Selection
+from graftwork.facts.agents import FAILED, LOADED, REFUSED, Agent
+from graftwork.facts.pods import Pod
+from graftwork.facts.problem import Problem
+from graftwork.facts.text import clip
+from graftwork.reasons import Reason
+from graftwork.status.conditions import ADAPTERS_LOADED, FALSE, TRUE, UNKNOWN, Condition
+
+_NOT_OURS = (Reason.BASE_MISMATCH, Reason.ALIAS_TAKEN, Reason.VERSION_TAKEN, Reason.SUPERSEDED)
+"""Refusals that are the adapter's own affair: they leave nothing unserved that the deployment should serve."""
+_UNHEARD = Agent(reachable=False)
+
+
+def loaded_pods(adapter: Adapter, ready: Sequence[Pod], agents: Mapping[str, Agent]) -> int:
+    """Return how many ready pods have an engine that lists the adapter now."""
+    return sum(1 for pod in ready if _state(adapter, agents.get(pod.uid, _UNHEARD)) == LOADED)
+
+
+def _state(adapter: Adapter, agent: Agent) -> str:
+    seen = agent.adapter(adapter.engine_name) if agent.reachable else None
+    return seen.state if seen else ""
+
+
+def trouble(adapter: Adapter, pods: Sequence[Pod], agents: Mapping[str, Agent]) -> Problem | None:
+    """Return why an agent has not loaded the adapter: a refusal before a failure that is tried again."""
+    found = []
+    for pod in sorted(pods, key=lambda item: item.name):
+        agent = agents.get(pod.uid, _UNHEARD)
+        seen = agent.adapter(adapter.engine_name) if agent.reachable else None
+        if seen and seen.state in (REFUSED, FAILED):
+            reason = Reason(seen.reason) if seen.reason in Reason.__members__.values() else Reason.LOAD_FAILED
+            text = f"{adapter.alias} version {adapter.version} ({adapter.name}) in pod {pod.name}: {clip(seen.message) or seen.reason}"
+            found.append(Problem(reason, text, needs_user=seen.state == REFUSED))
+    return next((problem for problem in found if problem.needs_user), found[0] if found else None)
+
+
+def unreachable(pods: Sequence[Pod], agents: Mapping[str, Agent]) -> list[str]:
+    """Return the names of pods whose agents do not answer."""
+    return sorted(pod.name for pod in pods if not agents.get(pod.uid, _UNHEARD).reachable)
+
+
+def rows_and_condition(
+    selection: Selection, ready: Sequence[Pod], agents: Mapping[str, Agent], wanted_pods: int, problem: Problem | None
+) -> tuple[list[ServedAlias], Condition]:
+    """Return a row per alias, and AdaptersLoaded."""
+    rows = [_row(plan, selection.notes.get(plan.alias, ""), ready, agents) for plan in selection.aliases]
+    served = {plan.alias for plan in selection.aliases}
+    refused = [item for item in selection.decisions.values() if item.reason and not item.offered and item.reason not in (*_NOT_OURS, Reason.LOADING)]
+    waiting = [item for item in selection.decisions.values() if item.reason is Reason.LOADING]
+    rows += [_refused_row(item, len(ready)) for item in _newest(refused + waiting) if item.adapter.alias not in served]
+    rows.sort(key=lambda row: row.alias)
+    if problem:
+        return rows, Condition(ADAPTERS_LOADED, FALSE, problem.reason, problem.message)
+    return rows, _condition(rows, refused, ready, agents, wanted_pods)
+
+
+def _newest(decisions: Sequence[Decision]) -> list[Decision]:
+    best: dict[str, Decision] = {}
+    for item in decisions:
+        known = best.get(item.adapter.alias)
+        if known is None or item.adapter.version > known.adapter.version:
+            best[item.adapter.alias] = item
+    return list(best.values())
+
+
+def _row(plan: AliasPlan, note: str, ready: Sequence[Pod], agents: Mapping[str, Agent]) -> ServedAlias:
+    wanted = plan.wanted
+    loaded = loaded_pods(wanted, ready, agents)
+    problem = trouble(wanted, ready, agents)
+    silent = unreachable(ready, agents)
+    reason: Reason | None = None
+    message = note
+    if problem:
+        reason, message = problem.reason, "; ".join(part for part in (problem.message, _instead(plan, ready, agents), note) if part)
+    elif loaded < len(ready) or not ready:
+        reason = Reason.AGENT_UNREACHABLE if silent and loaded + len(silent) >= len(ready) else Reason.LOADING
+    elif note:
+        reason = Reason.INVALID_SPEC
+    return ServedAlias(
+        alias=plan.alias,
+        stable=wanted.name,
+        engine_name=wanted.engine_name,
+        loaded=loaded,
+        of=len(ready),
+        reason=str(reason) if reason else None,
+        message=message or None,
+    )
+
+
+def _instead(plan: AliasPlan, ready: Sequence[Pod], agents: Mapping[str, Agent]) -> str:
+    other = next((adapter for adapter in plan.prefer[1:] if loaded_pods(adapter, ready, agents) == len(ready)), None)
+    return f"{other.name} answers meanwhile" if other and ready else ""
+
+
+def _refused_row(decision: Decision, of: int) -> ServedAlias:
+    text = decision.message if decision.reason is Reason.LOADING else f"{decision.adapter.name}: {decision.message}"
+    return ServedAlias(alias=decision.adapter.alias, loaded=0, of=of, reason=str(decision.reason), message=text)
+
+
+def _condition(rows: Sequence[ServedAlias], refused: Sequence[Decision], ready: Sequence[Pod], agents: Mapping[str, Agent], wanted: int) -> Condition:
+    failing = [row for row in rows if row.message and row.reason not in (None, Reason.LOADING, Reason.AGENT_UNREACHABLE)]
+    texts = [row.message or "" for row in failing]
+    told = " ".join(texts)
+    texts += [f"{item.adapter.name}: {item.message}" for item in sorted(refused, key=lambda item: item.adapter.name) if item.message not in told]
+    if texts:
+        return Condition(ADAPTERS_LOADED, FALSE, Reason.ADAPTER_FAILED, clip("; ".join(texts), 2000))
+    if not rows:
+        return Condition(ADAPTERS_LOADED, TRUE, Reason.NO_ADAPTERS, "no LoRAAdapter is to be served")
+    if wanted == 0 and not ready:
+        return Condition(ADAPTERS_LOADED, FALSE, Reason.STOPPED, "spec.replicas is 0")
+    silent = unreachable(ready, agents)
+    if silent:
+        return Condition(
+            ADAPTERS_LOADED, UNKNOWN, Reason.AGENT_UNREACHABLE, f"the agent does not answer in {', '.join(silent)}; its adapters are unknown"
+        )
+    loading = [f"{row.alias} {row.loaded}/{row.of}" for row in rows if row.loaded < row.of or not row.of]
+    if loading:
+        return Condition(ADAPTERS_LOADED, FALSE, Reason.ADAPTERS_LOADING, f"loading: {', '.join(loading)}")
+    return Condition(ADAPTERS_LOADED, TRUE, Reason.ADAPTERS_LOADED, f"{len(rows)} aliases are loaded in {len(ready)} pods")

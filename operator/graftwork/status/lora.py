@@ -1,0 +1,102 @@
+"""The status of a LoRAAdapter: where it is loaded, or why it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graftwork.facts.adapters import Decision
+from graftwork.facts.problem import Problem
+from graftwork.reasons import Reason
+from graftwork.status import conditions
+from graftwork.status.conditions import Condition
+
+_DEFINITIVE = (Reason.ALIAS_TAKEN, Reason.VERSION_TAKEN, Reason.BASE_MISMATCH, Reason.RANK_TOO_HIGH, Reason.CAPACITY_EXCEEDED)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One LLMDeployment whose selector takes the adapter, and what was seen there."""
+
+    deployment: str
+    decision: Decision
+    loaded: int
+    of: int
+    trouble: Problem | None = None
+    silent: tuple[str, ...] = ()
+    """Ready pods whose agents do not answer."""
+    settling: bool = False
+    """Whether those may still answer: this process has just begun to ask."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything that the status of a LoRAAdapter is computed from."""
+
+    generation: int
+    digest: str
+    places: Sequence[Place]
+    problem: Problem | None
+    before: Mapping[str, Any]
+    now: str
+
+
+def status(seen: Observed) -> dict[str, Any]:
+    """Return the whole status."""
+    offered = [place for place in seen.places if place.decision.offered]
+    before = seen.before.get("conditions") or []
+    if any(place.settling for place in offered) and before and not seen.problem:
+        return {**seen.before, "observedGeneration": seen.generation}
+    return {
+        "observedGeneration": seen.generation,
+        "conditions": conditions.written(_conditions(seen, offered), before, seen.generation, seen.now),
+        "digest": seen.digest or None,
+        "deployments": [{"name": place.deployment, "loaded": place.loaded, "of": place.of} for place in _shown(seen.places)],
+        "loadedText": f"{sum(place.loaded for place in offered)}/{sum(place.of for place in offered)}",
+    }
+
+
+def _shown(places: Sequence[Place]) -> list[Place]:
+    return sorted((place for place in places if place.decision.offered), key=lambda place: place.deployment)
+
+
+def _conditions(seen: Observed, offered: Sequence[Place]) -> Sequence[Condition]:
+    if seen.problem:
+        return conditions.of_problem(seen.problem)
+    if not seen.places:
+        return conditions.waiting(Reason.NO_DEPLOYMENT, "no LLMDeployment of the namespace selects this adapter (adapters.selector)")
+    if not offered:
+        return _refused(seen.places)
+    troubles = [place.trouble for place in offered if place.trouble]
+    refusal = next((problem for problem in troubles if problem.needs_user), None)
+    if refusal:
+        return conditions.stalled(refusal.reason, refusal.message)
+    if troubles:
+        return conditions.progressing(troubles[0].reason, troubles[0].message)
+    silent = sorted(name for place in offered for name in place.silent)
+    if silent:
+        text = f"the agent does not answer in {', '.join(silent)}"
+        return (
+            Condition(conditions.READY, conditions.UNKNOWN, Reason.AGENT_UNREACHABLE, text),
+            Condition(conditions.RECONCILING, conditions.TRUE, Reason.AGENT_UNREACHABLE, text),
+            Condition(conditions.STALLED, conditions.FALSE, Reason.AGENT_UNREACHABLE),
+        )
+    loaded = ", ".join(f"{place.deployment} {place.loaded}/{place.of}" for place in _shown(offered))
+    if all(place.of and place.loaded == place.of for place in offered):
+        return conditions.ready(Reason.LOADED, f"loaded in every ready pod of: {loaded}")
+    return conditions.progressing(Reason.LOADING, f"loaded in ready pods of: {loaded}")
+
+
+def _refused(places: Sequence[Place]) -> Sequence[Condition]:
+    """Return the conditions of an adapter that no deployment takes: the first that only waits speaks before those that refuse."""
+    decisions = [place.decision for place in sorted(places, key=lambda place: place.deployment)]
+    waiting = next((item for item in decisions if item.reason is Reason.LOADING), None)
+    if waiting:
+        return conditions.progressing(Reason.LOADING, waiting.message)
+    superseded = next((item for item in decisions if item.reason is Reason.SUPERSEDED), None)
+    if superseded:
+        return conditions.waiting(Reason.SUPERSEDED, superseded.message)
+    refused = next(item for item in decisions if item.reason in _DEFINITIVE)
+    assert refused.reason is not None
+    return conditions.stalled(refused.reason, refused.message)

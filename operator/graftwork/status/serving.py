@@ -1,0 +1,158 @@
+"""The status of an LLMDeployment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from graftwork.clock import parse_rfc3339
+from graftwork.facts.adapters import Selection
+from graftwork.facts.agents import Agent
+from graftwork.facts.pods import Pod
+from graftwork.facts.problem import Problem
+from graftwork.names import CONTAINER_ENGINE, LABEL_DEPLOYMENT
+from graftwork.reasons import Reason
+from graftwork.status import adapters as adapter_rows
+from graftwork.status import conditions
+from graftwork.status.conditions import FALSE, SERVING, TRUE, Condition
+from graftwork.status.failures import first_problem
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything that the status of an LLMDeployment is computed from. `agents` has the agent of each pod, by pod uid."""
+
+    name: str
+    namespace: str
+    generation: int
+    port: int
+    wanted: int
+    template_hash: str
+    revision: int | None
+    pods: Sequence[Pod]
+    agents: Mapping[str, Agent]
+    selection: Selection
+    problem: Problem | None
+    """What is wrong with the spec, or with making the children."""
+    adapters_problem: Problem | None
+    """What keeps all adapters from being served, such as no store."""
+    refused_pods: str
+    """What the API server says when it refuses to make pods (quota, admission)."""
+    settling: bool
+    """Whether agents that were not heard yet still have time to answer: what they said before stays."""
+    before: Mapping[str, Any]
+    now: str
+
+
+def status(seen: Observed) -> dict[str, Any]:
+    """Return the whole status."""
+    active = [pod for pod in seen.pods if pod.active]
+    ready = [pod for pod in active if pod.ready]
+    rows, loaded = adapter_rows.rows_and_condition(seen.selection, ready, seen.agents, seen.wanted, seen.adapters_problem)
+    written_rows = [row.to_object() for row in rows]
+    before = seen.before.get("conditions") or []
+    all_conditions = [*_kstatus(seen, active, ready), _serving(seen, ready), loaded]
+    written = conditions.written(all_conditions, before, seen.generation, seen.now)
+    if seen.settling and conditions.find(before, conditions.ADAPTERS_LOADED):
+        written[-1] = {**conditions.find(before, conditions.ADAPTERS_LOADED), "observedGeneration": seen.generation}
+        written_rows = seen.before.get("adapters") or []
+    good = sum(1 for row in written_rows if row["of"] and row["loaded"] == row["of"])
+    number = f", revision {seen.revision}" if seen.revision is not None else ""
+    return {
+        "observedGeneration": seen.generation,
+        "conditions": written,
+        "summary": f"{len(ready)}/{seen.wanted} ready, {_count(good, len(written_rows))}{number}",
+        "replicas": len(active),
+        "readyReplicas": len(ready),
+        "replicasText": f"{len(ready)}/{seen.wanted}",
+        "adaptersText": f"{good}/{len(written_rows)}",
+        "selector": f"{LABEL_DEPLOYMENT}={seen.name}",
+        "endpoint": f"http://{seen.name}.{seen.namespace}.svc:{seen.port}/v1",
+        "model": _model(seen, ready),
+        "adapters": written_rows,
+        "rollout": {"revision": seen.revision, "templateHash": seen.template_hash} if seen.revision is not None else seen.before.get("rollout"),
+        "coldStart": _cold_start(seen, ready),
+    }
+
+
+def _count(good: int, of: int) -> str:
+    if not of:
+        return "no adapters"
+    return f"{good}/{of} adapter{'s' if of != 1 else ''}"
+
+
+def _kstatus(seen: Observed, active: Sequence[Pod], ready: Sequence[Pod]) -> tuple[Condition, ...]:
+    """Return Ready, Reconciling and Stalled. Ready is "as asked": enough pods of the present template, and none of an older one."""
+    if seen.problem:
+        kept = f" (what was served before goes on: {len(ready)} ready)" if ready and seen.problem.needs_user else ""
+        return conditions.of_problem(Problem(seen.problem.reason, seen.problem.message + kept, seen.problem.needs_user))
+    current = [pod for pod in ready if pod.template_hash == seen.template_hash]
+    old = [pod for pod in active if pod.template_hash != seen.template_hash]
+    if seen.wanted == 0:
+        if active:
+            return conditions.progressing(Reason.PROGRESSING, f"spec.replicas is 0; {len(active)} pods are still ending")
+        return conditions.ready(Reason.STOPPED, "spec.replicas is 0")
+    if len(current) >= seen.wanted and not old:
+        return conditions.ready(Reason.RECONCILED, f"{len(current)} of {seen.wanted} pods are ready")
+    problem = first_problem(active)
+    if problem:
+        kept = f"; {len(ready)} ready pods go on serving" if ready else ""
+        return conditions.of_problem(Problem(problem.reason, problem.message + kept, problem.needs_user))
+    if seen.refused_pods:
+        return conditions.progressing(Reason.PODS_REFUSED, f"the API server refuses to make pods: {seen.refused_pods}")
+    base_error = _base_error(active, seen.agents)
+    if base_error and not ready:
+        return conditions.stalled(Reason.MODEL_INVALID, base_error)
+    reason = Reason.PROGRESSING if ready else Reason.PODS_STARTING
+    rest = f"; {len(old)} of an older revision remain" if old else ""
+    return conditions.progressing(reason, f"{len(current)} of {seen.wanted} pods of the present revision are ready{rest}")
+
+
+def _base_error(active: Sequence[Pod], agents: Mapping[str, Agent]) -> str:
+    for pod in active:
+        agent = agents.get(pod.uid)
+        if agent and agent.reachable and agent.base_error:
+            return f"the agent of pod {pod.name} cannot read the base model: {agent.base_error}"
+    return ""
+
+
+def _serving(seen: Observed, ready: Sequence[Pod]) -> Condition:
+    if ready:
+        return Condition(SERVING, TRUE, Reason.SERVING, f"{len(ready)} pods answer")
+    if seen.wanted == 0:
+        return Condition(SERVING, FALSE, Reason.STOPPED, "spec.replicas is 0")
+    return Condition(SERVING, FALSE, Reason.NOT_SERVING, "no pod is ready")
+
+
+def _model(seen: Observed, ready: Sequence[Pod]) -> Mapping[str, Any] | None:
+    """Return the facts of the base model as the newest pod's agent read them; without any, what was known before."""
+    active = [pod for pod in seen.pods if pod.active]
+    present = [pod for pod in active if pod.template_hash == seen.template_hash]
+    for pod in sorted(present or list(ready), key=lambda item: (item.ready, item.created, item.name), reverse=True):
+        agent = seen.agents.get(pod.uid)
+        if agent and agent.base:
+            base = agent.base
+            return {
+                "fingerprint": base.fingerprint,
+                "architecture": base.architecture,
+                "parameters": base.parameters,
+                "weightsBytes": base.weights_bytes,
+                "maxModelLen": base.max_model_len,
+            }
+    return seen.before.get("model")
+
+
+def _cold_start(seen: Observed, ready: Sequence[Pod]) -> Mapping[str, Any] | None:
+    """Return how long the newest pod took from its creation to its first Ready, measured once per pod."""
+    newest = max((pod for pod in ready if pod.template_hash == seen.template_hash), key=lambda pod: (pod.created, pod.name), default=None)
+    engine = newest.container(CONTAINER_ENGINE) if newest else None
+    if newest is None or engine is None or engine.restarts or not (newest.created and newest.ready_since):
+        return seen.before.get("coldStart")
+    seconds = (_moment(newest.ready_since) - _moment(newest.created)).total_seconds()
+    return {"readySeconds": seconds}
+
+
+def _moment(text: str) -> datetime:
+    return parse_rfc3339(text)
