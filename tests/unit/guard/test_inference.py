@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -108,7 +109,7 @@ async def test_json_nested_too_deep_is_refused(world: World) -> None:
 
 
 @pytest.mark.parametrize("declared", [True, False])
-async def test_a_body_over_the_limit_is_413_and_ends_the_connection(tmp_path, declared: bool) -> None:
+async def test_a_body_over_the_limit_is_413_and_ends_the_connection(tmp_path: Path, declared: bool) -> None:
     world = World(tmp_path, max_body_bytes=1000)
     await world.route()
     answer = await Call(world.guard, "POST", CHAT, b"x" * 1001, pieces=1 if declared else 4).run()

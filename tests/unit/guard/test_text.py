@@ -150,7 +150,7 @@ def test_a_failed_response_counts_as_a_failure_and_an_error_key_in_content_does_
     ],
 )
 async def test_a_wrong_map_is_refused_with_its_field_and_changes_nothing(world: World, change: dict[str, object], words: str) -> None:
-    with pytest.raises(RoutingError, match="."):
+    with pytest.raises(RoutingError):
         parse({**ROUTING, **change})
     answer = await world.route(**change)
     assert answer.status == 400
