@@ -17,7 +17,7 @@ demo: ## the whole loop on this machine: cluster, serve, fine-tune, hot-load, an
 demo-down: cluster-down ## remove the demo and its cluster
 
 test: ## everything: unit, control plane, end to end (about 15 min when the builds are cached)
-	@$(PYTHON) -m tests.cluster preflight --quiet
+	@$(PYTHON) -m tests.cluster preflight
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory control-plane
 	@$(MAKE) --no-print-directory e2e

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster import layout
 from tests.e2e.service import DEPLOYMENT_READY_SECONDS, Service, container
-from tests.harness import install, processes
+from tests.harness import install, machine, processes
 from tests.harness.kube import Kube
 from tests.harness.load import Load
 
@@ -61,11 +60,11 @@ def test_a_killed_agent_returns_and_nothing_is_loaded_twice(taught: Service, kub
 
 def test_with_the_api_server_stopped_both_models_go_on_answering(taught: Service) -> None:
     with Load(taught.host, taught.port, ["tiny", "medical"], clients=2) as load:
-        layout.stop_component("apiserver")
+        machine.stop("apiserver")
         try:
             load.wait_for(10)
         finally:
-            layout.start_component("apiserver")
+            machine.start("apiserver")
     assert load.tally.failures == []
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from tests.cluster import layout
 from tests.e2e.service import Service
-from tests.harness import audit, install
+from tests.harness import audit, install, machine
 from tests.harness.kube import Kube
 
 IDLE_SECONDS = 75  # more than one resync: the tests install the operator with resyncSeconds 30; `make bench-loop` watches for 5 minutes
@@ -14,7 +13,7 @@ IDLE_SECONDS = 75  # more than one resync: the tests install the operator with r
 
 def test_an_idle_operator_writes_nothing_but_its_lease(taught: Service, kube: Kube) -> None:
     kube.wait_condition("llmdeployment", "tiny", "Ready", timeout=120)
-    log = layout.audit_log()
+    log = machine.audit_log()
     begin = log.stat().st_size
     assert not threading.Event().wait(IDLE_SECONDS)  # the absence of writes is what is waited for: there is no event for it
     assert audit.writes(log, offset=begin) == {}
@@ -33,8 +32,8 @@ def test_an_idle_operator_writes_nothing_but_its_lease(taught: Service, kube: Ku
 
 
 def test_the_operators_verbs_equal_its_rules_both_ways(taught: Service, environment: install.Environment) -> None:
-    used = {(call.group, call.resource, call.verb) for call in audit.calls(layout.audit_log(), audit.OPERATOR) if call.code != 403}
-    refused = [call for call in audit.calls(layout.audit_log(), audit.OPERATOR) if call.code == 403]
+    used = {(call.group, call.resource, call.verb) for call in audit.calls(machine.audit_log(), audit.OPERATOR) if call.code != 403}
+    refused = [call for call in audit.calls(machine.audit_log(), audit.OPERATOR) if call.code == 403]
     assert refused == [], "the operator asked for something that its rules do not allow"
     granted = rules(environment.kube)
     assert used <= granted

@@ -15,9 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tests.cluster import layout
 from tests.e2e.service import Service, config_map, deployment, job, messages
-from tests.harness import ask, audit, install, records
+from tests.harness import ask, audit, install, machine, records
 from tests.harness.kube import Kube, Object
 
 COMMAND = "make bench-loop"
@@ -149,7 +148,7 @@ def main() -> None:
     figures.append(records.summary("LoRAAdapter acknowledged -> correct answer, p99, one pod", ack_to_answer(service, chosen.adapters), "s", 1))
     figures.append(records.summary("agent sees the file -> load call sent, p99", seen_to_load(service), "s", 0.15))
     print(f"watching {IDLE_SECONDS} s of idleness", flush=True)
-    count = idle_writes(layout.audit_log(), IDLE_SECONDS)
+    count = idle_writes(machine.audit_log(), IDLE_SECONDS)
     figures.append(records.Figure("operator's writes in 5 idle minutes, Lease left out", count, "writes", 0, [count]))
     rss = operator_rss(environment.kube.within(install.SYSTEM_NAMESPACE))
     figures.append(records.Figure("operator RSS", round(rss, 1), "MB", 150, [round(rss, 2)]))

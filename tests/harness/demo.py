@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.harness import ask, install
+from tests.harness import ask, install, machine
 from tests.harness.kube import Kube, Object, condition_is
 from tests.harness.venv import ROOT
 
@@ -93,7 +93,7 @@ def report(timeline: Timeline, base: ask.Answer, adapter: ask.Answer, job: Objec
     namespace = install.DEMO_NAMESPACE
     print(f"""
 Next:
-  export KUBECONFIG={kubeconfig} PATH=$(python3 -m tests.cluster bin):$PATH
+  export KUBECONFIG={kubeconfig} PATH={machine.binaries()}:$PATH
   kubectl -n {namespace} get llmd,ftj,lora
   kubectl -n {namespace} describe llmd {DEPLOYMENT}
   kubectl -n {namespace} logs deploy/{DEPLOYMENT} -c agent

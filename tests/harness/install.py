@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from tests.harness import machine
 from tests.harness.kube import Kube, environment_kubeconfig
 from tests.harness.venv import ROOT
 
@@ -60,7 +61,6 @@ def module(name: str, *args: str) -> tuple[str, ...]:
 
 def build(steps: Steps) -> None:
     """Build binaries and images; the two share nothing but the S3 server's binary and run side by side."""
-    steps.run("checking this machine", *module("tests.cluster", "preflight", "--quiet"))
     with ThreadPoolExecutor(2) as pool:
         tools = pool.submit(steps.run, "building the cluster's programs", *module("tests.cluster", "build"))
         images = pool.submit(steps.run, "building the images", *module("tests.cluster.images", "build"))
@@ -79,16 +79,16 @@ def cluster(steps: Steps) -> Environment:
     """Start the cluster if it is down, load the images into both nodes, and return clients for it."""
     steps.run("starting the cluster", *module("tests.cluster", "up"))
     references = image_references()
-    steps.run("loading the images into both nodes", *module("tests.cluster", "load"))
+    archives = [each["archive"] for each in references.values()]
+    steps.run("loading the images into both nodes", *module("tests.cluster", "load", *archives))
     return connect(references)
 
 
 def connect(references: dict[str, dict[str, str]] | None = None) -> Environment:
     """Return clients for the cluster that runs."""
-    from tests.cluster import layout
-
-    kube = Kube(str(layout.binary("kubectl")), layout.kubeconfig(), DEMO_NAMESPACE)
-    return Environment(kube, str(layout.binary("helm")), {name: each["reference"] for name, each in (references or image_references()).items()})
+    programs = machine.binaries()
+    kube = Kube(str(programs / "kubectl"), machine.kubeconfig(), DEMO_NAMESPACE)
+    return Environment(kube, str(programs / "helm"), {name: each["reference"] for name, each in (references or image_references()).items()})
 
 
 def helm(environment: Environment, *args: str, timeout: float = 300) -> str:

@@ -7,26 +7,21 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.cluster.cache import cache_root
+
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements" / "dev.txt"
-
-
-def cache() -> Path:
-    """Return the folder for everything that is built and kept."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(os.environ.get("GRAFTWORK_CACHE") or Path(home) / "graftwork")
 
 
 def ensure() -> Path:
     """Return the environment's folder, made first if it is not there."""
     key = hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()[:16]
-    target = cache() / "venv" / key
+    target = cache_root() / "venv" / key
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

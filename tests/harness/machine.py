@@ -1,0 +1,33 @@
+"""The embedded cluster as the tests use it: its programs, its kubeconfig, its audit log, its components."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cluster import lifecycle, toolchain
+from tests.cluster.layout import Layout
+
+
+def binaries() -> Path:
+    """Return the folder with kubectl, helm and the others; built already, so nothing is printed."""
+    return toolchain.build_tools(lambda _: None)
+
+
+def kubeconfig() -> Path:
+    """Return the administrator's kubeconfig."""
+    return Layout.default().kubeconfig
+
+
+def audit_log() -> Path:
+    """Return the API server's audit log."""
+    return Layout.default().audit_log
+
+
+def stop(component: str) -> None:
+    """Stop a component of the control plane or of a node."""
+    lifecycle.stop_component(component)
+
+
+def start(component: str) -> None:
+    """Start a stopped component, and return when it works."""
+    lifecycle.start_component(component)
