@@ -196,8 +196,8 @@ async def test_the_agent_speaks_to_it_and_hangs(server: Server) -> None:
 
 
 async def test_an_upgrade_to_a_websocket_is_403(server: Server) -> None:
-    head = "GET /v1/realtime HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="
-    status, _ = await server.ask(head)
+    upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="
+    status, _ = await server.ask(f"GET /v1/realtime HTTP/1.1\r\n{upgrade}")
     assert status in (403, 404)  # 404 where uvicorn has no WebSocket library and treats it as plain HTTP
 
 
