@@ -56,6 +56,8 @@ class Pod:
     adapters_hash: str
     template_hash: str
     job: str
+    controller: str
+    """The uid of what made it."""
     containers: tuple[Container, ...]
     reason: str = ""
     message: str = ""
@@ -94,6 +96,7 @@ def pod(obj: Mapping[str, Any]) -> Pod:
         disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
         adapters_hash=annotations.get(names.ANNOTATION_ADAPTERS_HASH) or "",
         template_hash=annotations.get(names.ANNOTATION_TEMPLATE_HASH) or "",
+        controller=next((item.get("uid", "") for item in metadata.get("ownerReferences") or [] if item.get("controller")), ""),
         job=labels.get("batch.kubernetes.io/job-name") or labels.get("job-name") or "",
         containers=tuple(init + main),
         reason=status.get("reason") or "",

@@ -113,14 +113,14 @@ def _failure_rules(inputs: Inputs) -> list[Manifest]:
 def _init_containers(inputs: Inputs, job: FineTuneJob, config: Config) -> Manifest:
     containers = []
     if inputs.base.downloaded:
-        containers.append(_download(names.CONTAINER_DOWNLOAD_BASE, inputs.base, "model", BASE, inputs.base_secret, config))
+        containers.append(_download(names.CONTAINER_DOWNLOAD_BASE, inputs.base, volume="model", path=BASE, secret=inputs.base_secret, config=config))
     if inputs.dataset.downloaded:
         secret = job.spec.dataset.credentials_secret
-        containers.append(_download(names.CONTAINER_DOWNLOAD_DATASET, inputs.dataset, "dataset", DATASET, secret, config))
+        containers.append(_download(names.CONTAINER_DOWNLOAD_DATASET, inputs.dataset, volume="dataset", path=DATASET, secret=secret, config=config))
     return {"initContainers": containers} if containers else {}
 
 
-def _download(name: str, source: Source, volume: str, path: str, secret: str, config: Config) -> Manifest:
+def _download(name: str, source: Source, *, volume: str, path: str, secret: str, config: Config) -> Manifest:
     return pods.container(
         name,
         config.images.agent,

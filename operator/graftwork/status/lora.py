@@ -66,8 +66,11 @@ def _conditions(seen: Observed, offered: Sequence[Place]) -> Sequence[Condition]
         return conditions.of_problem(seen.problem)
     if not seen.places:
         return conditions.waiting(Reason.NO_DEPLOYMENT, "no LLMDeployment of the namespace selects this adapter (adapters.selector)")
-    if not offered:
-        return _refused(seen.places)
+    return _offered(offered) if offered else _refused(seen.places)
+
+
+def _offered(offered: Sequence[Place]) -> Sequence[Condition]:
+    """Return the conditions of an adapter that agents were told to load."""
     troubles = [place.trouble for place in offered if place.trouble]
     refusal = next((problem for problem in troubles if problem.needs_user), None)
     if refusal:

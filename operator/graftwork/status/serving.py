@@ -96,6 +96,11 @@ def _kstatus(seen: Observed, active: Sequence[Pod], ready: Sequence[Pod]) -> tup
         return conditions.ready(Reason.STOPPED, "spec.replicas is 0")
     if len(current) >= seen.wanted and not old:
         return conditions.ready(Reason.RECONCILED, f"{len(current)} of {seen.wanted} pods are ready")
+    return _on_the_way(seen, active, ready)
+
+
+def _on_the_way(seen: Observed, active: Sequence[Pod], ready: Sequence[Pod]) -> tuple[Condition, ...]:
+    """Return the three while pods are missing: what is known to be wrong with one, or how far they are."""
     problem = first_problem(active)
     if problem:
         kept = f"; {len(ready)} ready pods go on serving" if ready else ""
@@ -106,8 +111,10 @@ def _kstatus(seen: Observed, active: Sequence[Pod], ready: Sequence[Pod]) -> tup
     if base_error and not ready:
         return conditions.stalled(Reason.MODEL_INVALID, base_error)
     reason = Reason.PROGRESSING if ready else Reason.PODS_STARTING
-    rest = f"; {len(old)} of an older revision remain" if old else ""
-    return conditions.progressing(reason, f"{len(current)} of {seen.wanted} pods of the present revision are ready{rest}")
+    current = sum(1 for pod in ready if pod.template_hash == seen.template_hash)
+    old = sum(1 for pod in active if pod.template_hash != seen.template_hash)
+    rest = f"; {old} of an older revision remain" if old else ""
+    return conditions.progressing(reason, f"{current} of {seen.wanted} pods of the present revision are ready{rest}")
 
 
 def _base_error(active: Sequence[Pod], agents: Mapping[str, Agent]) -> str:

@@ -1,0 +1,34 @@
+"""Events: one for each transition that a person would want to read about, told apart by the conditions before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from graftwork.reconcile.context import Context, Object
+
+_TOLD = ("Ready", "Stalled", "AdaptersLoaded")
+
+
+def announce(ctx: Context, obj: Object, status: Mapping[str, Any]) -> None:
+    """Record an Event for each condition of note whose status or reason changed."""
+    before = {item["type"]: item for item in (obj.get("status") or {}).get("conditions") or []}
+    for condition in status.get("conditions") or []:
+        old = before.get(condition["type"], {})
+        if condition["type"] not in _TOLD or _same(old, condition):
+            continue
+        stalled = condition["type"] == "Stalled"
+        if stalled and condition["status"] != "True":
+            continue
+        if condition["type"] == "Ready" and _stalled(status):
+            continue  # Stalled says the same, as a warning
+        warning = stalled or condition["reason"] == "AdapterFailed"
+        ctx.events.record(obj, condition["reason"], condition["message"] or condition["reason"], warning=warning)
+
+
+def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return bool(old.get("status") == new["status"] and old.get("reason") == new["reason"])
+
+
+def _stalled(status: Mapping[str, Any]) -> bool:
+    return any(item["type"] == "Stalled" and item["status"] == "True" for item in status["conditions"])

@@ -1,0 +1,152 @@
+"""Gathering what the decisions of serving need: pods, what their agents say, the LoRAAdapters, and which of them a deployment serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from graftwork import names
+from graftwork.api import InvalidObjectError, LLMDeployment, LoRAAdapter
+from graftwork.clock import rfc3339
+from graftwork.errors import NameTaken
+from graftwork.facts import adapters as adapter_facts
+from graftwork.facts import agents as agent_facts
+from graftwork.facts import pods as pod_facts
+from graftwork.facts.adapters import Adapter, Selection
+from graftwork.facts.agents import Agent
+from graftwork.facts.pods import Pod
+from graftwork.facts.problem import Problem
+from graftwork.plan import adapters_file
+from graftwork.plan.adapters import Rules, Seen, select
+from graftwork.reasons import Reason
+from graftwork.reconcile.context import Context, Key, PodRef
+
+SETTLE_SECONDS = 10.0
+"""How long an agent may be silent before that is news: an operator that has just started has heard nobody yet."""
+
+
+LEFTOVER_SECONDS = 1.0
+"""How soon to look again for the children of a resource of this name that was deleted a moment ago."""
+
+
+def name_taken(key: Key, error: NameTaken) -> Problem:
+    """Return the problem of a taken name; one held by a deleted resource of the same name is free in a moment."""
+    if error.held_by == f"{key.kind} {key.name}":
+        text = f"{error.kind} {error.name} of the {key.kind} of this name that was deleted is still being removed"
+        return Problem(Reason.PROGRESSING, text, needs_user=False)
+    return Problem(Reason.NAME_TAKEN, str(error))
+
+
+def now(ctx: Context) -> str:
+    """Return the time as it is written into objects."""
+    return rfc3339(ctx.clock.now())
+
+
+def pods(ctx: Context, namespace: str, labels: Mapping[str, str]) -> list[Pod]:
+    """Return the pods with these labels, by name."""
+    return [pod_facts.pod(obj) for obj in ctx.mirror.list("Pod", namespace, labels)]
+
+
+def refs(namespace: str, found: Sequence[Pod]) -> list[PodRef]:
+    """Return whom to watch: every pod that counts and has an address."""
+    return [PodRef(namespace, pod.name, pod.uid, pod.ip) for pod in found if pod.active and pod.ip]
+
+
+def agents(ctx: Context, found: Sequence[Pod]) -> dict[str, Agent]:
+    """Return what is known of the agent of each pod that counts, by pod uid."""
+    result = {}
+    for pod in found:
+        if pod.active:
+            view = ctx.agents.get(pod.uid)
+            silent = max(0.0, (ctx.clock.now() - view.since).total_seconds())
+            result[pod.uid] = agent_facts.agent(view.status, reachable=view.reachable, silent_seconds=silent)
+    return result
+
+
+def settling(found: Sequence[Pod], known: Mapping[str, Agent]) -> float | None:
+    """Return in how many seconds the silence of a ready pod's agent becomes news; None if nobody is newly silent."""
+    left = [
+        SETTLE_SECONDS - known[pod.uid].silent_seconds
+        for pod in found
+        if pod.active and pod.ready and pod.uid in known and not known[pod.uid].reachable and known[pod.uid].silent_seconds < SETTLE_SECONDS
+    ]
+    return max(left) if left else None
+
+
+def adapters(ctx: Context, namespace: str) -> list[Adapter]:
+    """Return the namespace's LoRAAdapters; one that cannot be read is left out and says so in its own status."""
+    result = []
+    for obj in ctx.mirror.list("LoRAAdapter", namespace):
+        try:
+            result.append(adapter_facts.adapter(LoRAAdapter.from_object(obj)))
+        except InvalidObjectError:
+            continue
+    return result
+
+
+def rules(deployment: LLMDeployment) -> Rules:
+    """Return what the deployment's spec says of its adapters."""
+    settings = deployment.spec.adapters
+    return Rules(
+        namespace=deployment.metadata.namespace,
+        deployment=deployment.metadata.name,
+        served_name=deployment.served_name,
+        max_loaded=settings.max_loaded,
+        max_rank=settings.max_rank,
+        match_labels=settings.selector.match_labels,
+        pins={alias.name: alias.adapter for alias in settings.aliases if alias.adapter},
+        keeps={alias.name: alias.keep for alias in settings.aliases},
+    )
+
+
+def selection(ctx: Context, deployment: LLMDeployment, found: Sequence[Pod], known: Mapping[str, Agent]) -> Selection:
+    """Return which LoRAAdapters the deployment serves; the same for whoever asks in the same moment."""
+    namespace, name = deployment.metadata.namespace, deployment.metadata.name
+    config_map = ctx.mirror.get("ConfigMap", namespace, names.adapters_config_map(name))
+    remembered = str((deployment.status.get("model") or {}).get("fingerprint") or "")
+    seen = Seen(
+        fingerprints=_fingerprints(found, known, remembered),
+        listed=adapters_file.listed(config_map),
+        loaded=_loaded_everywhere(found, known),
+        served={row["alias"]: row["stable"] for row in deployment.status.get("adapters") or [] if row.get("stable")},
+    )
+    return select(adapters(ctx, namespace), rules(deployment), seen)
+
+
+def _fingerprints(found: Sequence[Pod], known: Mapping[str, Agent], remembered: str) -> frozenset[str]:
+    """Return the base models in the pods; what the status remembers counts while a pod that serves has not spoken."""
+    heard = {base.fingerprint for agent in known.values() if (base := agent.base)}
+    silent = any(pod.ready and known[pod.uid].base is None for pod in found if pod.uid in known)
+    if remembered and (silent or not heard):
+        heard.add(remembered)
+    return frozenset(heard)
+
+
+def _loaded_everywhere(found: Sequence[Pod], known: Mapping[str, Agent]) -> frozenset[str]:
+    """Return the engine names that every ready pod lists; nothing while one of them has not spoken."""
+    ready = [known[pod.uid] for pod in found if pod.ready and pod.uid in known]
+    if not ready or not all(agent.reachable for agent in ready):
+        return frozenset()
+    sets = [{item.engine_name for item in agent.adapters if item.state == agent_facts.LOADED} for agent in ready]
+    return frozenset(set.intersection(*sets))
+
+
+async def store_problem(ctx: Context, namespace: str) -> Problem | None:
+    """Return what is wrong with the store, as far as the operator's configuration and the claim tell."""
+    store = ctx.config.store
+    if not store.url:
+        return Problem(
+            Reason.STORE_NOT_CONFIGURED,
+            "the operator has no store for adapters (store.url of its configuration is empty); "
+            "set store.url of the chart to s3://<bucket>/<prefix>, or store.embedded.enabled to try it out",
+        )
+    if not store.claim:
+        return None
+    claim = await ctx.cluster.get("PersistentVolumeClaim", namespace, store.claim)
+    modes = list(((claim or {}).get("spec") or {}).get("accessModes") or [])
+    if claim is None or "ReadWriteMany" in modes:
+        return None
+    return Problem(
+        Reason.STORE_NOT_SHARED,
+        f"the store's claim {namespace}/{store.claim} has accessModes {', '.join(modes)}, so that pods of one node only could reach it; "
+        "use a claim of a class with ReadWriteMany, or S3: set store.url of the chart to s3://<bucket>/<prefix> and leave store.claim empty",
+    )
