@@ -15,7 +15,7 @@ FLOAT_DTYPES = tuple(_EXPONENT)
 
 
 def not_finite(path: Path, tensors: dict[str, Tensor]) -> tuple[str, int, int] | None:
-    """Return the first tensor (in file order) with values that are not finite: its name, how many, and the index of the first; None if there is none."""
+    """Return the first tensor (in file order) with values that are not finite: its name, how many, the index of the first; or None."""
     block = bytearray(_BLOCK_BYTES)
     with path.open("rb", buffering=0) as file:
         for name, tensor in sorted(tensors.items(), key=lambda item: item[1].start):
