@@ -64,7 +64,13 @@ def apiserver(layout: Layout, binaries: Path) -> Component:
 
 def _with_kubeconfig(layout: Layout, user: str) -> dict[str, object]:
     path = layout.user_kubeconfig(user)
-    return {"kubeconfig": path, "authentication-kubeconfig": path, "authorization-kubeconfig": path, "bind-address": HOST_ADDRESS, "leader-elect": "false"}
+    return {
+        "kubeconfig": path,
+        "authentication-kubeconfig": path,
+        "authorization-kubeconfig": path,
+        "bind-address": HOST_ADDRESS,
+        "leader-elect": "false",
+    }
 
 
 def controller_manager(layout: Layout, binaries: Path) -> Component:

@@ -98,7 +98,9 @@ def wait_nodes(layout: Layout, names: set[str], seconds: float = NODE_READY_SECO
             waiting.discard(event["object"]["metadata"]["name"])
         if not waiting:
             return
-    logs = "\n".join(f"  {layout.logs / f'kubelet-{name[-1]}.log'}:\n{processes.ended(layout.logs / f'kubelet-{name[-1]}.log')}" for name in sorted(waiting))
+    logs = "\n".join(
+        f"  {layout.logs / f'kubelet-{name[-1]}.log'}:\n{processes.ended(layout.logs / f'kubelet-{name[-1]}.log')}" for name in sorted(waiting)
+    )
     raise ClusterError(f"{', '.join(sorted(waiting))}: not Ready after {seconds:.0f} s:\n{logs}")
 
 

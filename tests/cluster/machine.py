@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tests.cluster import processes
 from tests.cluster.api import until
 from tests.cluster.cache import write_atomically
 from tests.cluster.layout import Layout, Node
+from tests.cluster.shell import run
 
 # Set by us (ip_forward), the kubelet (vm, kernel) and kube-proxy (the rest).
 SYSCTLS = (
@@ -30,6 +32,14 @@ SYSCTLS = (
 )
 V1_CONTROLLERS = {"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "net_cls", "net_prio", "perf_event"}
 CONTAINER_LOGS = Path("/var/log/containers")
+CNI_RESULTS = Path("/var/lib/cni/results")
+NETNS_FOLDER = Path("/run/netns")
+
+
+def mount_points() -> list[str]:
+    """Return every mount point, in the order of mounting. Path.is_mount() misses a folder that is mounted on itself."""
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), point) for point in points]
 
 
 def read_sysctls() -> dict[str, str]:
@@ -50,7 +60,7 @@ def remember(layout: Layout) -> None:
 
 def _shared_folders() -> tuple[Path, ...]:
     """Return folders that the kubelet, CNI and containerd make on the machine and that no option moves elsewhere; children first."""
-    return (CONTAINER_LOGS, Path("/var/lib/cni/results"), Path("/var/lib/cni/cache"), Path("/var/lib/cni"), Path("/run/containerd/s"), Path("/run/containerd"))
+    return (CONTAINER_LOGS, CNI_RESULTS, Path("/var/lib/cni"), Path("/run/containerd/s"), Path("/run/containerd"), NETNS_FOLDER)
 
 
 def restore(layout: Layout) -> None:
@@ -66,6 +76,8 @@ def restore(layout: Layout) -> None:
                 path.write_text(value)
     for folder, existed in record["folders"].items():
         if not existed:
+            if Path(folder) == NETNS_FOLDER and str(NETNS_FOLDER) in mount_points() and not any(NETNS_FOLDER.iterdir()):
+                run(["umount", folder], check=False)  # `ip netns add` mounts it on itself
             with contextlib.suppress(OSError):
                 Path(folder).rmdir()  # only if empty: what is not ours stays
     layout.before.unlink()
@@ -75,10 +87,11 @@ def _clear_shared_folders(layout: Layout) -> None:
     for link in CONTAINER_LOGS.glob("*.log"):
         if link.is_symlink() and str(link.readlink()).startswith(f"{layout.root}/"):
             link.unlink(missing_ok=True)
-    for folder in (Path("/var/lib/cni/results"), Path("/var/lib/cni/cache")):
-        for node in layout.nodes:
-            for result in folder.glob(f"graftwork-{node.letter}-*"):
-                result.unlink(missing_ok=True)
+    ours = [f"{node.run}/".encode() for node in layout.nodes]
+    for result in CNI_RESULTS.glob("*"):
+        # Each result names the network namespace of its pod, and those lie in the nodes' own run folders.
+        if result.is_file() and any(mark in result.read_bytes() for mark in ours):
+            result.unlink(missing_ok=True)
 
 
 def cgroup_mounts(mountinfo: str) -> tuple[int, dict[str, str]]:
@@ -132,7 +145,7 @@ def _own_folders(node: Node) -> list[Path]:
 
 def cgroup_pids(node: Node) -> set[int]:
     """Return the processes of all pods of the node: whatever is in its cgroup is a container's."""
-    found = set()
+    found: set[int] = set()
     for root in _own_folders(node):
         for path in root.rglob("cgroup.procs"):
             with contextlib.suppress(OSError):

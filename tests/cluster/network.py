@@ -28,7 +28,9 @@ def collisions(addresses: Iterable[tuple[str, str]], routes: Iterable[tuple[str,
             network = ipaddress.ip_network(text, strict=False)
             for name, range_ in ours.items():
                 if network.version == 4 and network.prefixlen > 0 and network.overlaps(ipaddress.ip_network(range_)):
-                    found.append(f"{kind} {text} of interface {interface} overlaps the {name} range {range_}; take that interface down while the cluster runs")
+                    found.append(
+                        f"{kind} {text} of interface {interface} overlaps the {name} range {range_}; take that interface down while the cluster runs"
+                    )
     return found
 
 
@@ -138,6 +140,8 @@ def require_free() -> None:
     """Refuse to start where another network or another Kubernetes is in the way."""
     problems = find_collisions()
     if foreign_kubernetes():
-        problems.append("another Kubernetes has KUBE- chains in this machine's iptables; stop it first (its kube-proxy and ours would undo each other's rules)")
+        problems.append(
+            "another Kubernetes has KUBE- chains in this machine's iptables; stop it first (its kube-proxy and ours would undo each other's rules)"
+        )
     if problems:
         raise ClusterError("the network of this machine is not free for the cluster:\n" + "\n".join(f"  {problem}" for problem in problems))

@@ -28,7 +28,7 @@ def cni_bin() -> str:
 def cni_config(node: Node) -> str:
     """Return the pod network of one node.
 
-    ptp and not bridge: every packet between pods is routed by the host, so a Service whose pod lies on the caller's own node works without br_netfilter.
+    ptp and not bridge: every packet between pods is routed by the host, so a Service whose pod lies on the caller's own node needs no br_netfilter.
     """
     ipam = {"type": "host-local", "ranges": [[{"subnet": node.pod_subnet}]], "routes": [{"dst": "0.0.0.0/0"}], "dataDir": str(node.folder / "ipam")}
     plugins = [{"type": "ptp", "ipMasq": False, "ipam": ipam}, {"type": "portmap", "capabilities": {"portMappings": True}}]
@@ -202,9 +202,7 @@ def stop(layout: Layout, node: Node) -> None:
 def clear(node: Node) -> None:
     """Take away mounts, sockets, cgroups and folders of a node whose processes have ended; images stay."""
     _unlink_shim_sockets(node)
-    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    ours = [m.encode().decode("unicode_escape") for m in mounts]
-    for point in sorted((m for m in ours if m.startswith((f"{node.folder}/", f"{node.run}/"))), reverse=True):
+    for point in reversed([m for m in machine.mount_points() if m.startswith((f"{node.folder}/", f"{node.run}/"))]):
         run(["umount", "-l", point], check=False)
     machine.remove_cgroup(node)
     for socket in (node.socket, Path(f"{node.socket}.ttrpc")):
@@ -215,7 +213,7 @@ def clear(node: Node) -> None:
 
 def _remove(folder: Path) -> None:
     """Remove a folder, but nothing through a mount that could not be taken away: that would delete somebody's volume."""
-    if not any(f" {folder}/" in line for line in Path("/proc/self/mountinfo").read_text().splitlines()):
+    if not any(f"{point}/".startswith(f"{folder}/") for point in machine.mount_points()):
         shutil.rmtree(folder, ignore_errors=True)
 
 

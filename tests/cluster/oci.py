@@ -64,7 +64,9 @@ def archive_of(reference: str, layer: bytes, config: Mapping[str, Any]) -> bytes
     layer_blob = blob("application/vnd.oci.image.layer.v1.tar", layer)
     image = {"architecture": "amd64", "os": "linux", "config": dict(config), "rootfs": {"type": "layers", "diff_ids": [layer_blob["digest"]]}}
     config_blob = blob("application/vnd.oci.image.config.v1+json", json.dumps(image, sort_keys=True).encode())
-    manifest = blob(MANIFEST, json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": config_blob, "layers": [layer_blob]}, sort_keys=True).encode())
+    manifest = blob(
+        MANIFEST, json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": config_blob, "layers": [layer_blob]}, sort_keys=True).encode()
+    )
     names = {"io.containerd.image.name": reference, "org.opencontainers.image.ref.name": reference}
     index = {"schemaVersion": 2, "manifests": [{**manifest, "annotations": names}]}
     buffer = io.BytesIO()

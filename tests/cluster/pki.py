@@ -43,7 +43,12 @@ def certificates(layout: Layout) -> list[Certificate]:
     ]
     nodes = [Certificate(n.name, f"/O=system:nodes/CN=system:node:{n.name}", f"DNS:{n.name},IP:{n.address}") for n in layout.nodes]
     plain = [Certificate(name, subject, f"DNS:{name}") for name, subject in users]
-    return [Certificate("apiserver", "/CN=kube-apiserver", servers), Certificate("front-proxy", "/CN=front-proxy-client", "DNS:front-proxy"), *plain, *nodes]
+    return [
+        Certificate("apiserver", "/CN=kube-apiserver", servers),
+        Certificate("front-proxy", "/CN=front-proxy-client", "DNS:front-proxy"),
+        *plain,
+        *nodes,
+    ]
 
 
 def kubeconfig(layout: Layout, user: str) -> str:
@@ -55,7 +60,9 @@ def kubeconfig(layout: Layout, user: str) -> str:
     config = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "graftwork", "cluster": {"server": f"https://{HOST_ADDRESS}:{API_PORT}", "certificate-authority-data": data("ca.crt")}}],
+        "clusters": [
+            {"name": "graftwork", "cluster": {"server": f"https://{HOST_ADDRESS}:{API_PORT}", "certificate-authority-data": data("ca.crt")}}
+        ],
         "users": [{"name": user, "user": {"client-certificate-data": data(f"{user}.crt"), "client-key-data": data(f"{user}.key")}}],
         "contexts": [{"name": "graftwork", "context": {"cluster": "graftwork", "user": user}}],
         "current-context": "graftwork",

