@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from graftwork import contracts
 from graftwork.facts.text import clip, last_line
 from graftwork.names import DIGEST_PATTERN
 from graftwork.reasons import Reason
@@ -89,9 +89,8 @@ class Result(_Part):
 def parse(message: str) -> Result | None:
     """Return the result in a termination message; None if it is none (a crash, or a program that does not keep the contract)."""
     try:
-        data = json.loads(message)
-        return Result.model_validate(data) if isinstance(data, dict) else None
-    except (ValueError, ValidationError):
+        return Result.model_validate(contracts.parse(contracts.RESULT, message.encode()))
+    except (contracts.ContractError, ValidationError):
         return None
 
 

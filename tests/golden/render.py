@@ -1,0 +1,67 @@
+"""From a case (YAML objects as a user and agents make them) to the manifests that the operator would apply, without a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from graftwork.api import FineTuneJob, LLMDeployment, LoRAAdapter
+from graftwork.config import Config
+from graftwork.facts.adapters import adapter
+from graftwork.plan import adapters_file, children, revisions, serving, sources, training
+from graftwork.plan.adapters import Seen, select
+from graftwork.plan.sources import Source
+from graftwork.plan.training import Inputs
+from graftwork.reconcile.observe import rules
+
+CASES = Path(__file__).with_name("cases")
+S3: dict[str, Any] = {"url": "s3://graftwork/store"}
+CONFIG = {"images": {"engine": "engine:1", "agent": "agent:1", "trainer": "trainer:1"}, "lease": {"namespace": "graftwork"}}
+
+
+def names() -> list[str]:
+    return sorted(path.name.removesuffix(".in.yaml") for path in CASES.glob("*.in.yaml"))
+
+
+def read(name: str) -> list[dict[str, Any]]:
+    return [item for item in yaml.safe_load_all((CASES / f"{name}.in.yaml").read_text()) if item]
+
+
+def render(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the manifests of the case's FineTuneJob if it has one, else of its LLMDeployment. A `Config` document says which store."""
+    store = next((item["store"] for item in documents if item["kind"] == "Config"), S3)
+    config = Config.model_validate({**CONFIG, "store": store})
+    by_kind = {item["kind"]: item for item in documents}
+    deployment = LLMDeployment.from_object(by_kind["LLMDeployment"]) if "LLMDeployment" in by_kind else None
+    if "FineTuneJob" in by_kind:
+        return [_job(FineTuneJob.from_object(by_kind["FineTuneJob"]), deployment, config)]
+    assert deployment
+    adapters = [adapter(LoRAAdapter.from_object(item)) for item in documents if item["kind"] == "LoRAAdapter"]
+    return _serving(deployment, adapters, config)
+
+
+def _serving(deployment: LLMDeployment, adapters: list[Any], config: Config) -> list[dict[str, Any]]:
+    source = sources.parse("spec.model.source", deployment.spec.model.source, sources.MODEL_KINDS)
+    assert isinstance(source, Source)
+    fingerprint = (deployment.status.get("model") or {}).get("fingerprint")
+    seen = Seen(fingerprints=frozenset([fingerprint] if fingerprint else []))
+    selection = select(adapters, rules(deployment), seen)
+    revision = revisions.revision(deployment, [], lambda wanted: serving.pod_template(deployment, source, config, wanted), {"engine": "engine:1"})
+    return [
+        children.adapters_config_map(deployment.metadata.name, adapters_file.content(selection, rules(deployment))),
+        children.service(deployment),
+        children.disruption_budget(deployment),
+        children.deployment(deployment, revision.template),
+    ]
+
+
+def _job(job: FineTuneJob, deployment: LLMDeployment | None, config: Config) -> dict[str, Any]:
+    model = deployment.spec.model if deployment else job.spec.base_model
+    assert model
+    base = sources.parse("base", model.source, sources.MODEL_KINDS)
+    dataset = sources.parse("dataset", job.spec.dataset.source, sources.DATASET_KINDS)
+    assert isinstance(base, Source)
+    assert isinstance(dataset, Source)
+    return training.run_job(job, Inputs(base, model.credentials_secret, dataset), 1, config)
