@@ -1,0 +1,219 @@
+"""Every rule of the CRDs, on a real API server: what is accepted, what is refused, and that the message says what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from graftwork.api.crds import KINDS, crd
+
+from tests.control_plane.objects import DIGEST, Objects, spec_of
+
+LLM, FTJ, LORA = "LLMDeployment", "FineTuneJob", "LoRAAdapter"
+
+ACCEPTED: list[tuple[str, dict[str, Any]]] = [
+    (LLM, {"model.source": "pvc://m/models/tiny-1"}),
+    (LLM, {"model.source": "s3://models/Qwen/Qwen3_8B.v1/"}),
+    (LLM, {"engine.maxModelLen": 8192, "engine.maxNumSeqs": 4}),
+    (LLM, {"engine.args": {"enable-prefix-caching": True, "seed": 1, "swap-space": 0.5, "tokenizer-mode": "slow", "disable-log-stats": None}}),
+    (LLM, {"engine.env": [{"name": "A", "value": "1"}, {"name": "B"}]}),
+    (LLM, {"accelerator": {"types": ["cpu"]}}),
+    (LLM, {"accelerator": {"types": ["cpu"], "count": 0}}),
+    (LLM, {"accelerator": {"count": 2}}),
+    (LLM, {"replicas": 0}),
+    (LLM, {"adapters.aliases": [{"name": "medical", "adapter": "medical-7", "keep": 0}], "adapters.maxRank": 320}),
+    (LLM, {"pod": {"labels": {"team": "ml"}, "resources": {"requests": {"cpu": 2, "memory": "1.5Gi"}}, "tolerations": [{"operator": "Exists"}]}}),
+    (FTJ, {"deploymentRef": None, "baseModel": {"source": "pvc://models/tiny"}}),
+    (FTJ, {"dataset.source": "s3://data/a/b.jsonl", "dataset.validation": 0.5}),
+    (FTJ, {"lora.targetModules": ["q_proj", "v_proj"], "training.batchSize": 8, "training.maxSteps": 60}),
+    (FTJ, {"timeLimit": "1h30m"}),
+    (LORA, {"owner": "tickets", "lineage": {"job": "tickets", "run": 12, "metrics": {"baseLoss": 7.1, "adapterLoss": 1}}}),
+]
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    # --- sources
+    (LLM, {"model.source": "hf://Qwen/Qwen3-8B"}, '"hf://Qwen/Qwen3-8B" is refused: a source is s3://<bucket>/<key> or pvc://<claim>/<path>'),
+    (LLM, {"model.source": "hf://Qwen/Qwen3-8B"}, "copy a model from elsewhere into a bucket or a claim first"),
+    (LLM, {"model.source": "s3://models"}, "is refused: a source is"),
+    (LLM, {"model.source": "pvc://models/../secrets"}, "without empty, . or .. parts"),
+    (LLM, {"model.source": "pvc://models/a//b"}, "without empty, . or .. parts"),
+    (LLM, {"model.source": "s3://models/a b"}, "is refused: a source is"),
+    (LLM, {"model": {}}, "spec.model.source: Required value"),
+    (FTJ, {"deploymentRef": None, "baseModel": {"source": "configMap://a/b"}}, '"configMap://a/b" is refused'),
+    (FTJ, {"dataset.source": "https://example.com/a.jsonl"}, "or configMap://<name>/<key> or pvc://<claim>/<path>"),
+    (LORA, {"source": "s3://adapters/medical"}, "publish an adapter from elsewhere into the store first"),
+    (LORA, {"source": "store://ml/medical/aaaaaaaaaaaa"}, "source must end with the first 12 hex digits of digest"),
+    # --- numbers and words
+    (LLM, {"engine.maxModelLen": "8k"}, '"8k" is refused: engine.maxModelLen is a whole number from 1 to 10000000, or auto'),
+    (LLM, {"engine.maxModelLen": 0}, '"0" is refused: engine.maxModelLen'),
+    (LLM, {"engine.maxNumSeqs": -1}, "engine.maxNumSeqs is a whole number from 1"),
+    (LLM, {"engine.gpuMemoryUtilization": 0}, "spec.engine.gpuMemoryUtilization"),
+    (LLM, {"engine.gpuMemoryUtilization": 1.1}, "should be less than or equal to 1"),
+    (LLM, {"engine.dtype": "int4"}, "supported values"),
+    (LLM, {"engine.args": {"a": {"b": 1}}}, "spec.engine.args.a"),
+    (LLM, {"engine.args": {"a": ["b"]}}, "spec.engine.args.a"),
+    (LLM, {"engine.env": [{"name": "A"}, {"name": "A"}]}, "Duplicate value"),
+    (LLM, {"engine.env": [{"name": "A B"}]}, "spec.engine.env[0].name"),
+    (LLM, {"replicas": -1}, "should be greater than or equal to 0"),
+    (LLM, {"adapters.maxRank": 24}, "Unsupported value: 24"),
+    (LLM, {"service.port": 80}, "should be greater than or equal to 1024"),
+    (FTJ, {"training.batchSize": "many"}, "training.batchSize is a whole number from 1 to 4096, or auto"),
+    (FTJ, {"dataset.validation": 0.6}, "should be less than or equal to 0.5"),
+    (FTJ, {"method": "full"}, "supported values"),
+    (FTJ, {"timeLimit": "1d"}, "spec.timeLimit"),
+    (FTJ, {"timeLimit": "30s"}, "timeLimit is a duration of at least 1m, such as 90m or 24h"),
+    (FTJ, {"lora.targetModules": ["all-linear", "q_proj"]}, "all-linear stands alone"),
+    (LORA, {"digest": "3f2a"}, "spec.digest"),
+    (LORA, {"version": 0}, "should be greater than or equal to 1"),
+    (LORA, {"baseModel": {"source": "s3://models/tiny"}}, "spec.baseModel.fingerprint: Required value"),
+    # --- fields that exclude or need each other
+    (FTJ, {"baseModel": {"source": "s3://models/tiny"}}, "exactly one of deploymentRef"),
+    (FTJ, {"deploymentRef": None}, "exactly one of deploymentRef"),
+    (LLM, {"accelerator": {"types": ["cpu"], "count": 1}}, "accelerator.count is a number of GPUs: leave it out (or 0) with types [cpu]"),
+    (LLM, {"accelerator": {"count": 0}}, "write types [cpu] to run without one"),
+    (LLM, {"accelerator": {"types": ["nvidia-l4"]}}, "supported values"),
+    (FTJ, {"accelerator": {"types": ["cpu"], "count": 1}}, "accelerator.count is a number of GPUs"),
+    (LLM, {"pod": {"resources": {"limits": {"nvidia.com/gpu": 1}}}}, "nvidia.com/gpu is set by accelerator.count"),
+    # --- names and keys
+    (LLM, {"adapters.aliases": [{"name": "a--b"}]}, '"a--b" is refused: an alias never contains --'),
+    (LLM, {"adapters.aliases": [{"name": "Medical"}]}, "spec.adapters.aliases[0].name"),
+    (LLM, {"adapters.aliases": [{"name": "a"}, {"name": "a"}]}, "Duplicate value"),
+    (LLM, {"adapters.aliases": [{"name": "one"}]}, "alias equal to the base's served name"),
+    (LLM, {"adapters.aliases": [{"name": "a"}], "model.servedName": "a"}, "alias equal to the base's served name"),
+    (FTJ, {"publish.alias": "a--b"}, "an alias never contains --"),
+    (FTJ, {"publish.alias": "a" * 41}, "may not be more than 40"),
+    (LORA, {"alias": "a--b"}, "an alias never contains --"),
+    (LLM, {"pod": {"labels": {"graftwork.dev/deployment": "x"}}}, "keys graftwork.dev/* and app.kubernetes.io/managed-by belong to Graftwork"),
+    (LLM, {"pod": {"annotations": {"graftwork.dev/adapters-hash": "x"}}}, "belong to Graftwork"),
+    (FTJ, {"publish.labels": {"app.kubernetes.io/managed-by": "me"}}, "belong to Graftwork"),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes"), ACCEPTED, ids=str)
+def test_valid_spec_is_accepted(objects: Objects, kind: str, changes: dict[str, Any]) -> None:
+    objects.made(kind, changes)
+
+
+@pytest.mark.parametrize(("kind", "changes", "says"), REFUSED, ids=str)
+def test_wrong_spec_is_refused_with_a_message_that_helps(objects: Objects, kind: str, changes: dict[str, Any], says: str) -> None:
+    answer = objects.create(kind, spec_of(kind, changes))
+    assert answer.status_code == 422, answer.text
+    assert says in answer.json()["message"]
+
+
+@pytest.mark.parametrize(("kind", "name"), [(LLM, "a" * 53), (LLM, "1-starts-with-a-digit"), (LLM, "a.b"), (FTJ, "a" * 53), (FTJ, "a.b")])
+def test_name_that_children_could_not_have_is_refused(objects: Objects, kind: str, name: str) -> None:
+    answer = objects.create(kind, spec_of(kind), name)
+    assert answer.status_code == 422
+    assert f'"{name}" is refused: the name of' in answer.json()["message"]
+
+
+def test_every_rule_has_a_case() -> None:
+    """A rule that nothing here breaks would not be missed if it were gone."""
+    said = [says for _, _, says in REFUSED] + ["the name of", "immutable"]
+    for kind in KINDS:
+        for message in messages(crd(kind)):
+            assert any(says.partition("is refused: ")[2] in message if "is refused: " in says else says in message for says in said), message
+
+
+def messages(node: Any) -> list[str]:
+    if isinstance(node, list):
+        return [message for item in node for message in messages(item)]
+    if not isinstance(node, dict):
+        return []
+    own = [rule["message"] for rule in node.get("x-kubernetes-validations", [])]
+    return own + [message for child in node.values() for message in messages(child)]
+
+
+# --- immutability
+
+CHANGES: list[tuple[str, str, Any]] = [
+    (FTJ, "deploymentRef", "other"),
+    (FTJ, "dataset.source", "configMap://tickets/other.jsonl"),
+    (FTJ, "dataset.validation", 0.2),
+    (FTJ, "method", "lora"),
+    (FTJ, "lora.targetModules", ["q_proj"]),
+    (FTJ, "training.maxSteps", 10),
+    (FTJ, "training.batchSize", 2),
+    (FTJ, "accelerator", {"types": ["cpu"]}),
+    (FTJ, "evaluation.gate.minImprovement", -1),
+    (FTJ, "publish.alias", "other"),
+    (FTJ, "pod", {"labels": {"a": "b"}}),
+    (LORA, "alias", "other"),
+    (LORA, "version", 9),
+    (LORA, "owner", "other"),
+    (LORA, "rank", 8),
+    (LORA, "baseModel.source", "s3://models/other"),
+    (LORA, "lineage", {"job": "other"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "path", "value"), CHANGES, ids=str)
+def test_immutable_field_cannot_change(objects: Objects, kind: str, path: str, value: Any) -> None:
+    stored = objects.made(kind)
+    stored["spec"] = {**stored["spec"], **spec_of(kind, {**_whole(stored, path), path: value})}
+    answer = objects.replace(stored)
+    assert answer.status_code == 422, answer.text
+    message = answer.json()["message"]
+    assert f"{path.split('.', maxsplit=1)[0]} is immutable" in message
+    assert ("Create another FineTuneJob" if kind == FTJ else "Publish other weights as a new LoRAAdapter") in message
+
+
+def _whole(stored: dict[str, Any], path: str) -> dict[str, Any]:
+    top = path.split(".", maxsplit=1)[0]
+    return {top: stored["spec"][top]} if top in stored["spec"] else {}
+
+
+@pytest.mark.parametrize(("kind", "field"), [(FTJ, "deploymentRef"), (FTJ, "accelerator"), (FTJ, "pod"), (LORA, "owner"), (LORA, "lineage")])
+def test_removing_an_optional_immutable_field_is_refused(objects: Objects, kind: str, field: str) -> None:
+    """A rule on the field itself would let it be removed, and then be added with another value."""
+    values = {"accelerator": {"types": ["cpu"]}, "pod": {"labels": {"a": "b"}}, "owner": "tickets", "lineage": {"job": "tickets"}}
+    objects.made(kind, {field: values[field]} if field in values else None)
+    answer = objects.patch(kind, [{"op": "remove", "path": f"/spec/{field}"}])
+    assert answer.status_code == 422, answer.text
+    assert f"{field} is immutable" in answer.json()["message"]
+
+
+@pytest.mark.parametrize("kind", [FTJ, LORA])
+def test_dropping_the_whole_spec_is_refused(objects: Objects, kind: str) -> None:
+    objects.made(kind)
+    answer = objects.patch(kind, [{"op": "remove", "path": "/spec"}])
+    assert answer.status_code == 422
+    assert "spec: Required value" in answer.json()["message"]
+
+
+def test_switching_from_deployment_to_base_model_is_refused(objects: Objects) -> None:
+    objects.made(FTJ)
+    answer = objects.patch(FTJ, {"spec": {"deploymentRef": None, "baseModel": {"source": "s3://models/other"}}})
+    assert answer.status_code == 422
+    assert "deploymentRef is immutable" in answer.json()["message"]
+    assert "baseModel is immutable" in answer.json()["message"]
+
+
+@pytest.mark.parametrize("change", [{"suspend": True}, {"retry": {"limit": 0}}, {"timeLimit": "2h"}, {"suspend": None}], ids=str)
+def test_what_a_running_job_may_change_can_be_changed(objects: Objects, change: dict[str, Any]) -> None:
+    objects.made(FTJ)
+    answer = objects.patch(FTJ, {"spec": change})
+    assert answer.status_code == 200, answer.text
+
+
+def test_served_deployment_can_be_changed(objects: Objects) -> None:
+    objects.made(LLM)
+    answer = objects.patch(LLM, {"spec": {"model": {"source": "pvc://models/other"}, "engine": None, "replicas": 4}})
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("kind", [FTJ, LORA])
+def test_finalizer_and_status_can_be_written_on_an_immutable_object(objects: Objects, kind: str) -> None:
+    objects.made(kind)
+    objects.patch(kind, {"metadata": {"finalizers": ["graftwork.dev/finalizer"]}}).raise_for_status()
+    objects.patch(kind, {"status": {"observedGeneration": 1}}, part="status").raise_for_status()
+    objects.patch(kind, {"metadata": {"finalizers": None}}).raise_for_status()
+
+
+def test_digest_of_a_published_adapter_cannot_change_with_its_source(objects: Objects) -> None:
+    objects.made(LORA)
+    other = DIGEST.replace("3f2a9c41d0e7", "aaaaaaaaaaaa")
+    answer = objects.patch(LORA, {"spec": {"digest": other, "source": "store://ml/medical/aaaaaaaaaaaa"}})
+    assert answer.status_code == 422
+    assert "digest is immutable" in answer.json()["message"]
