@@ -18,7 +18,9 @@ if [ "$1" = torch ]; then
 fi
 for file in "$@"; do
     say "installing $(grep -c '^[A-Za-z0-9]' "$file") packages of $(basename "$file")"
-    # Compiled here because whoever runs the image cannot write /opt/venv and would compile at every start.
-    uv pip install --quiet --no-deps --require-hashes --compile-bytecode -r "$file"
+    shift
+    set -- "$@" -r "$file"
 done
+# Compiled here because whoever runs the image cannot write /opt/venv and would compile at every start.
+uv pip install --quiet --no-deps --require-hashes --compile-bytecode "$@"
 rm -rf /tmp/uv

@@ -6,7 +6,7 @@ torch_wheel() {
     set -- /wheels/torch-"${TORCH_VERSION}"*.whl
     [ -f "$1" ] || { say "torch: no wheel of ${TORCH_VERSION} in the local folder, next source"; return 1; }
     say "torch: $(basename "$1") from the local folder"
-    uv pip install --quiet --no-deps --compile-bytecode "$1"
+    uv pip install --quiet --no-deps "$1"
 }
 
 torch_cpu_index() {
@@ -14,12 +14,12 @@ torch_cpu_index() {
     UV_HTTP_TIMEOUT=5 UV_HTTP_RETRIES=0 uv pip install --quiet --dry-run --no-deps --torch-backend cpu "torch==${TORCH_VERSION}" 2>/dev/null ||
         { say "torch: PyTorch's CPU index is not reached, next source"; return 1; }
     say "torch: ${TORCH_VERSION} from PyTorch's CPU index"
-    uv pip install --quiet --no-deps --compile-bytecode --torch-backend cpu "torch==${TORCH_VERSION}"
+    uv pip install --quiet --no-deps --torch-backend cpu "torch==${TORCH_VERSION}"
 }
 
 torch_pypi() {
     say "torch: ${TORCH_VERSION} with CUDA's libraries from the package index (2.6 GB to download)"
-    uv pip install --quiet --compile-bytecode "torch==${TORCH_VERSION}"
+    uv pip install --quiet "torch==${TORCH_VERSION}"
 }
 
 torch_done=

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from tests.cluster.cache import exclusive
 from tests.cluster.imagebuild import rootfs
+from tests.cluster.imagebuild.archive import diff_ids, write_archive
 from tests.cluster.imagebuild.buildah import Buildah
 from tests.cluster.imagebuild.graph import Graph, input_files
 from tests.cluster.imagebuild.host import build_mounts
+from tests.cluster.imagebuild.layers import Layers
 from tests.cluster.imagebuild.places import Places
 from tests.cluster.imagebuild.processes import Processes
-from tests.cluster.progress import Progress
+from tests.cluster.progress import ClusterError, Progress
 
 AT_ONCE = 2
 GIB = 2**30
@@ -63,6 +65,7 @@ class Builder:
         self._places = places
         self._progress = progress
         self._processes = Processes()
+        self._layers = Layers(places.layers, places.work)
 
     def archive(self, name: str) -> Path:
         """Where the archive of an image's present content lies or will lie."""
@@ -120,10 +123,20 @@ class Builder:
             self._build(name, reference, buildah, mounts, log)
         if task.archived:
             self._progress(f"{name}: writing the archive")
-            half = self._places.work / archive.name
-            buildah.push(name, reference, half, log)
-            half.rename(archive)
+            self._write(buildah, reference, archive)
             self._progress(f"{name}: {archive.stat().st_size / GIB:.2f} GiB, done in {self._progress.seconds - began:.0f} s")
+
+    def _write(self, buildah: Buildah, reference: str, archive: Path) -> None:
+        image_id, config = buildah.image(reference)
+        storage, wanted = buildah.layers(), diff_ids(config)
+        stored = storage.layer_ids(image_id)
+        if len(stored) != len(wanted):
+            have = f"{len(stored)} of {len(wanted)} layers"
+            raise ClusterError(f"{reference}: {self._places.storage} holds {have}; remove that folder and build again")
+        blobs = [self._layers.get(diff_id, storage, layer_id) for diff_id, layer_id in zip(wanted, stored, strict=True)]
+        half = self._places.work / archive.name
+        write_archive(half, reference, config, blobs)
+        half.rename(archive)
 
     def _build(self, name: str, reference: str, buildah: Buildah, mounts: list[str], log: Path) -> None:
         image = self._graph.images[name]

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.cluster.imagebuild.layers import Storage
 from tests.cluster.imagebuild.processes import Processes
 from tests.cluster.progress import ClusterError
 
@@ -68,15 +69,17 @@ class Buildah:
             command += ["--volume", mount]
         self._processes.run(what, [*command, str(context)], log, line, self._environment)
 
-    def push(self, what: str, reference: str, archive: Path, log: Path) -> None:
-        """Write an image as an OCI archive with uncompressed layers: nodes read it from this very disk, so compressing only costs time."""
-        self._processes.run(
-            what,
-            self._command("push", "--quiet", "--disable-compression", reference, f"oci-archive:{archive}:{reference}"),
-            log,
-            _ignore,
-            self._environment,
-        )
+    def image(self, reference: str) -> tuple[str, bytes]:
+        """Id and configuration of an image; the id is the sha256 of the configuration."""
+        answer = self._read("inspect", "--type", "image", reference)
+        if answer.returncode != 0:
+            raise ClusterError(f"{reference}: not in buildah's storage: {answer.stderr.strip()[-300:]}")
+        found = json.loads(answer.stdout)
+        return str(found["FromImageID"]), str(found["Config"]).encode()
+
+    def layers(self) -> Storage:
+        """The layers of the storage."""
+        return Storage(self._storage / "root", self._driver)
 
     def pull(self, what: str, reference: str, archive: Path, log: Path) -> None:
         """Take an image back into the storage from its archive."""

@@ -25,6 +25,11 @@ class Places:
         return self.cache / "images"
 
     @property
+    def layers(self) -> Path:
+        """Compressed layers, each once; archives are made of them."""
+        return self.cache / "images" / "layers"
+
+    @property
     def logs(self) -> Path:
         """Full output of each build, `<name>-<tag>.log`."""
         return self.cache / "images" / "logs"

@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 from tests.cluster.cache import exclusive
+from tests.cluster.imagebuild.archive import layer_digests
 from tests.cluster.imagebuild.buildah import Buildah
 from tests.cluster.imagebuild.graph import REFERENCE_PREFIX, Graph
+from tests.cluster.imagebuild.layers import Blob
 from tests.cluster.imagebuild.places import Places
 from tests.cluster.imagebuild.processes import Processes
 from tests.cluster.progress import Progress
@@ -36,7 +38,17 @@ def prune(graph: Graph, places: Places, progress: Progress) -> None:
             for name in outdated(files, current):
                 progress(f"prune: {name}")
                 (folder / name).unlink()
+        _prune_layers(places, progress)
         _prune_storage(places, current, progress)
+
+
+def _prune_layers(places: Places, progress: Progress) -> None:
+    needed = {digest for archive in places.archives.glob("*.oci.tar") for digest in layer_digests(archive)}
+    old = [Blob(path) for path in sorted(places.layers.iterdir())] if places.layers.is_dir() else []
+    for blob in old:
+        if blob.digest not in needed:
+            progress(f"prune: layer {blob.digest[:12]}")
+            blob.path.unlink()
 
 
 def _prune_storage(places: Places, current: set[str], progress: Progress) -> None:
