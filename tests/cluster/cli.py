@@ -45,7 +45,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _by_kind(arguments: argparse.Namespace) -> bool:
-    return arguments.provider == "kind" or (arguments.provider == "auto" and kind.engine_answers())
+    if arguments.provider == "kind":
+        kind.require_engine()
+        return True
+    return arguments.provider == "auto" and kind.engine_answers()
 
 
 def _up(arguments: argparse.Namespace, layout: Layout, say: Progress) -> None:

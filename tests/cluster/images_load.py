@@ -19,15 +19,18 @@ def ctr(node: Node, *arguments: str, check: bool = True) -> str:
 
 
 def references_in(archive: Path) -> list[str]:
-    """Return the image names that an OCI or Docker archive carries."""
-    with tarfile.open(archive) as content:
-        for member in content:
-            if member.name.removeprefix("./") == "index.json":
-                handle = content.extractfile(member)
-                manifests = json.load(handle)["manifests"] if handle else []
-                notes = [m.get("annotations", {}) for m in manifests]
-                names = [n.get("io.containerd.image.name") or n.get("org.opencontainers.image.ref.name") for n in notes]
-                return [name for name in names if name]
+    """Return the image names that an OCI archive carries; none for an archive without names. Raises ClusterError for what is no archive."""
+    try:
+        with tarfile.open(archive) as content:
+            for member in content:
+                handle = content.extractfile(member) if member.name.removeprefix("./") == "index.json" else None
+                if handle:
+                    notes = [manifest.get("annotations", {}) for manifest in json.load(handle)["manifests"]]
+                    names = [n.get("io.containerd.image.name") or n.get("org.opencontainers.image.ref.name") for n in notes]
+                    return [name for name in names if name]
+    except (OSError, tarfile.TarError, ValueError, KeyError) as error:
+        why = str(error).partition("\n")[0].rstrip(":")
+        raise ClusterError(f"{archive}: not a readable image archive: {why}; write one with: buildah push IMAGE oci-archive:FILE:NAME:TAG") from error
     return []
 
 

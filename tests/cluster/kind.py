@@ -35,6 +35,12 @@ def engine_answers(seconds: float = 5) -> bool:
     return done.returncode == 0 and bool(done.stdout.strip())
 
 
+def require_engine() -> None:
+    """Refuse to go on, before anything is built, where no Docker engine answers."""
+    if not engine_answers():
+        raise ClusterError("provider kind: no Docker engine answers `docker info`; start it, or use --provider embedded")
+
+
 def _kind(binaries: Path, *arguments: str) -> str:
     return run([str(binaries / "kind"), *arguments, "--name", NAME])
 
@@ -51,8 +57,6 @@ def exists(binaries: Path) -> bool:
 
 def up(layout: Layout, binaries: Path, say: Say) -> bool:
     """Create the cluster; return False if it was there already."""
-    if not engine_answers():
-        raise ClusterError("provider kind: no Docker engine answers `docker info`; start it, or use --provider embedded")
     if exists(binaries):
         say("the kind cluster is up already; nothing to do")
         return False

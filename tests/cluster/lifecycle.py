@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.cluster import controlplane, dns, machine, network, node, oci, pki, processes, storage
@@ -155,15 +156,26 @@ def stop_component(name: str, layout: Layout | None = None) -> None:
 def start_component(name: str, layout: Layout | None = None, wait: bool = True) -> None:
     """Start a stopped component again, and with `wait` return only when it works."""
     where = layout or Layout.default()
+    begin = datetime.now(UTC)
     pid = processes.start_again(where, name)
     if not wait:
         return
     if name == "apiserver":
         controlplane.wait_api(where)
     elif name.startswith("kubelet-"):
+        _wait_heartbeat(where, f"node-{name[-1]}", begin)
         wait_nodes(where, {f"node-{name[-1]}"})
     elif name.startswith("containerd-"):
         node.wait_runtime(where, _node_of(where, name), pid)
+
+
+def _wait_heartbeat(layout: Layout, name: str, since: datetime) -> None:
+    """Wait for a heartbeat of the node later than `since`: for some time after a kubelet ended its Node still says Ready."""
+    for event in Api(layout).watch("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases", NODE_READY_SECONDS):
+        lease = event["object"]
+        if lease["metadata"]["name"] == name and datetime.fromisoformat(lease["spec"]["renewTime"]) > since:
+            return
+    raise ClusterError(f"{name}: its kubelet sent no heartbeat in {NODE_READY_SECONDS} s; see {layout.logs / f'kubelet-{name[-1]}.log'}")
 
 
 def _node_of(layout: Layout, name: str) -> Node:

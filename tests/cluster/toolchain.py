@@ -183,7 +183,8 @@ def _build_one(tool: Tool, go: Go, say: Say, builds: _Builds) -> Path:
             return target
         for half in folder.glob(f".{target.name}.half*"):
             shutil.rmtree(half)
-        beside = folder / f".{target.name}.half"
+        # A name of this process: a compiler whose parent was killed may still be writing into the folder of that one.
+        beside = folder / f".{target.name}.half-{os.getpid()}"
         beside.mkdir(parents=True)
         label = f"{tool.name} {tool.version().removeprefix('v')}"
         say(f"{label}: building ({tool.duration} the first time)")
