@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,18 @@ def write_schemas(client: httpx.Client, folder: Path) -> str:
         for name, schema in schemas.items():
             for kind in schema.get(_KINDS, []):
                 suffix = "-".join(filter(None, (kind["group"].split(".")[0], kind["version"])))  # kubeconform's KindSuffix
-                (folder / f"{kind['kind'].lower()}-{suffix}.json").write_text(
-                    json.dumps({"$ref": f"#/components/schemas/{name}", "components": {"schemas": closed}})
-                )
+                (folder / f"{kind['kind'].lower()}-{suffix}.json").write_text(_document(name, closed))
     return str(folder / LOCATION)
+
+
+def _document(name: str, schemas: dict[str, Any]) -> str:
+    """Return one kind's schema with those that it refers to, and no others: kubeconform compiles the whole file for each object."""
+    needed: dict[str, Any] = {}
+    waiting = {name}
+    while waiting:
+        needed.update({each: schemas[each] for each in waiting})
+        waiting = {found for each in waiting for found in re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(schemas[each]))} - needed.keys()
+    return json.dumps({"$ref": f"#/components/schemas/{name}", "components": {"schemas": needed}})
 
 
 def _close(node: Any) -> Any:

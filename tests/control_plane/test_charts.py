@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from graftwork.config import load
 
 from tests.control_plane.api_server import ApiServer
 from tests.control_plane.conftest import ROOT
@@ -71,6 +72,12 @@ def pod(installed: httpx.Client, operator: httpx.Client) -> str:
     return path
 
 
+@pytest.fixture(scope="module")
+def schemas(admin: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where kubeconform finds the schemas of this API server."""
+    return write_schemas(admin, tmp_path_factory.mktemp("schemas"))
+
+
 def patch(client: httpx.Client, path: str, body: Any) -> httpx.Response:
     return client.patch(path, json=body, headers={"Content-Type": "application/merge-patch+json"})
 
@@ -87,17 +94,16 @@ def test_chart_passes_its_unit_tests(bare_api_server: ApiServer, chart: str) -> 
 
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING, {"watchNamespaces": ["ml", "demo"]}], ids=["defaults", "everything", "namespaced"])
-def test_every_rendered_object_is_valid(api_server: ApiServer, admin: httpx.Client, tmp_path: Path, values: dict[str, Any]) -> None:
-    location = write_schemas(admin, tmp_path)
+def test_every_rendered_object_is_valid(api_server: ApiServer, schemas: str, values: dict[str, Any]) -> None:
     rendered = helm(api_server, "template", "graftwork", "charts/graftwork", "-n", SYSTEM, values=values).stdout
-    done = api_server.run("kubeconform", "-strict", "-summary", "-schema-location", location, input=rendered)
+    done = api_server.run("kubeconform", "-strict", "-summary", "-schema-location", schemas, input=rendered)
     assert done.returncode == 0, done.stdout
     assert "Skipped: 0" in done.stdout
 
 
-def test_validity_check_would_notice_an_unknown_field(api_server: ApiServer, admin: httpx.Client, tmp_path: Path) -> None:
+def test_validity_check_would_notice_an_unknown_field(api_server: ApiServer, schemas: str) -> None:
     broken = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {selector: {}, template: {spec: {container: []}}}\n"
-    done = api_server.run("kubeconform", "-strict", "-schema-location", write_schemas(admin, tmp_path), input=broken)
+    done = api_server.run("kubeconform", "-strict", "-schema-location", schemas, input=broken)
     assert done.returncode == 1
     assert "container" in done.stdout
 
@@ -106,6 +112,26 @@ def test_crds_chart_renders_the_committed_crds(bare_api_server: ApiServer) -> No
     rendered = list(yaml.safe_load_all(helm(bare_api_server, "template", "x", "charts/graftwork-crds").stdout))
     committed = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "crds").glob("*.yaml"))]
     assert [item["spec"] for item in rendered if item] == [item["spec"] for item in committed]
+
+
+@pytest.mark.parametrize(
+    ("values", "url"),
+    [
+        ({}, ""),
+        (EVERYTHING, "s3://graftwork/store"),
+        ({"watchNamespaces": ["ml"], "store": {"url": "file:///store", "claim": "shared"}}, "file:///store"),
+    ],
+    ids=["defaults", "everything", "claim"],
+)
+def test_operator_accepts_the_configuration_that_the_chart_writes(
+    bare_api_server: ApiServer, tmp_path: Path, values: dict[str, Any], url: str
+) -> None:
+    rendered = helm(bare_api_server, "template", "graftwork", "charts/graftwork", "-n", SYSTEM, values=values).stdout
+    (config,) = [item for item in yaml.safe_load_all(rendered) if item and "config.yaml" in item.get("data", {})]
+    (tmp_path / "config.yaml").write_text(config["data"]["config.yaml"])
+    loaded = load({"GRAFTWORK_CONFIG": str(tmp_path / "config.yaml")})
+    assert loaded.lease.namespace == SYSTEM
+    assert loaded.store.url == url
 
 
 # --- what the operator may do
@@ -178,8 +204,7 @@ def test_operator_may_change_its_annotation_of_a_pod(operator: httpx.Client, pod
     ids=str,
 )
 def test_operator_may_change_nothing_else_of_a_pod(operator: httpx.Client, pod: str, body: dict[str, Any], what: str) -> None:
-    mixed = {**body, "metadata": {**body.get("metadata", {})}}
-    answer = patch(operator, pod, mixed)
+    answer = patch(operator, pod, body)
     assert answer.status_code == 422, answer.text
     assert what in answer.json()["message"]
 
