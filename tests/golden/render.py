@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from graftwork.api import FineTuneJob, LLMDeployment, LoRAAdapter
 from graftwork.config import Config
 from graftwork.facts.adapters import adapter

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from graftwork.facts.adapters import Adapter, Selection
 from graftwork.plan import adapters_file
 from graftwork.plan.adapters import Rules, Seen, select
 from graftwork.reasons import Reason
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 BASE, OTHER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 KNOWN = Seen(fingerprints=frozenset([BASE]))

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-import pytest
+import re
 
+import pytest
 from graftwork.api import LLMDeployment
 from graftwork.api.llmdeployment import Engine
 from graftwork.plan import engine
@@ -42,7 +43,9 @@ def test_a_flag_that_graftwork_owns_is_refused_however_it_is_spelled(spelling: s
 
 
 # Every flag of `vllm serve` 0.32.0 that is a user's to set and looks most like an owned one.
-ALLOWED = """
+ALLOWED = re.findall(
+    r"\S+",
+    """
 additional-config all2all-backend allowed-local-media-path async-scheduling attention-backend block-size code-revision compilation-config
 config-format convert cpu-offload-gb cudagraph-capture-sizes decode-context-parallel-size disable-cascade-attn disable-custom-all-reduce
 disable-hybrid-kv-cache-manager disable-log-stats disable-sliding-window distributed-executor-backend distributed-timeout-seconds
@@ -58,7 +61,8 @@ performance-mode pipeline-parallel-size quantization reasoning-parser revision r
 skip-tokenizer-init speculative-config spec-method sse-keep-alive-interval stream-interval structured-outputs-config tensor-parallel-size
 tokenizer tokenizer-mode tool-call-parser tool-server trust-remote-code uvicorn-log-level worker-cls chat-template response-role
 allowed-origins allow-credentials
-""".split()
+""",
+)
 
 
 @pytest.mark.parametrize("flag", ALLOWED)
