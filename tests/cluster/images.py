@@ -7,7 +7,7 @@ import json
 import os
 import sys
 
-from tests.cluster.imagebuild.build import GIB, Builder
+from tests.cluster.imagebuild.build import GIB, archive_path, build
 from tests.cluster.imagebuild.graph import Graph, torch_arguments
 from tests.cluster.imagebuild.lock import refresh
 from tests.cluster.imagebuild.places import Places, default_places
@@ -24,8 +24,7 @@ def references() -> dict[str, dict[str, str]]:
     """Name -> `reference` (what pods name) and `archive` (what a node imports) of each image of this checkout, built or not."""
     places = default_places()
     graph = default_graph(places)
-    builder = Builder(graph, places, Progress())
-    return {name: {"reference": graph.reference(name), "archive": str(builder.archive(name))} for name in graph.select([])}
+    return {name: {"reference": graph.reference(name), "archive": str(archive_path(graph, places, name))} for name in graph.select([])}
 
 
 def _list() -> None:
@@ -38,8 +37,8 @@ def _list() -> None:
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python3 -m tests.cluster.images", description="Builds the container images without a registry.")
     commands = parser.add_subparsers(dest="command", required=True)
-    build = commands.add_parser("build", help="build the images that do not exist yet")
-    build.add_argument("name", nargs="*", help="images to build (all)")
+    building = commands.add_parser("build", help="build the images that do not exist yet")
+    building.add_argument("name", nargs="*", help="images to build (all)")
     commands.add_parser("list", help="show images, sizes and references")
     commands.add_parser("refs", help="print {name: {reference, archive}} as JSON")
     lock = commands.add_parser("lock", help="refresh the images' requirement locks")
@@ -54,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     places = default_places()
     try:
         if arguments.command == "build":
-            Builder(default_graph(places), places, Progress()).build(arguments.name)
+            build(default_graph(places), places, Progress(), arguments.name)
         elif arguments.command == "list":
             _list()
         elif arguments.command == "refs":

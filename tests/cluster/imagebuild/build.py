@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,37 @@ def plan(graph: Graph, names: list[str], has_archive: Callable[[str], bool], has
     return [Task(name, name in stored, name in archived) for name in graph.images if name in stored | archived]
 
 
+def archive_path(graph: Graph, places: Places, name: str) -> Path:
+    """Where the archive of an image's present content lies or will lie."""
+    return places.archives / f"{name}-{graph.tag(name)}.oci.tar"
+
+
+def build(graph: Graph, places: Places, progress: Progress, names: list[str]) -> None:
+    """Make the archives of `names` (all if empty) that do not exist yet."""
+    selected = graph.select(names)
+    if all(graph.images[name].archived and archive_path(graph, places, name).is_file() for name in selected):
+        progress(f"images: all {len(selected)} are built already")
+        return
+    with exclusive(places.archives / ".lock"):
+        shutil.rmtree(places.work, ignore_errors=True)
+        try:
+            # Tags and contents come from one copy: a file that is edited during the build cannot get under the tag of its former content.
+            snapshot = Graph(places.work / "source", graph.build_args)
+            copy_inputs(places.repository, snapshot.repository, [path for image in graph.images.values() for path in image.sources])
+            Builder(snapshot, places, progress).run(selected)
+        finally:
+            shutil.rmtree(places.work, ignore_errors=True)
+
+
+def copy_inputs(repository: Path, target: Path, paths: Iterable[str]) -> None:
+    """Copy inputs into a folder of the repository's shape; what a tag does not cover is not copied and so cannot get into an image."""
+    for path in paths:
+        for file in input_files(repository, path):
+            copy = target / file.relative_to(repository)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, copy)
+
+
 class Builder:
     """Builds images of one graph into one cache."""
 
@@ -67,27 +98,16 @@ class Builder:
         self._processes = Processes()
         self._layers = Layers(places.layers, places.work)
 
-    def archive(self, name: str) -> Path:
-        """Where the archive of an image's present content lies or will lie."""
-        return self._places.archives / f"{name}-{self._graph.tag(name)}.oci.tar"
+    def run(self, names: list[str]) -> None:
+        """Build what is missing of `names`; to be called under the lock of the archives."""
+        buildah = Buildah(self._places.storage, self._places.work, self._processes)
+        buildah.clean_up()
+        tasks = plan(self._graph, names, lambda name: self._archive(name).is_file(), lambda name: buildah.has(self._graph.reference(name)))
+        mounts = build_mounts(self._places.work / "host", self._places.wheels)
+        self._run(tasks, lambda task: self._do(task, buildah, mounts))
 
-    def build(self, names: list[str]) -> None:
-        """Make the archives of `names` (all if empty) that do not exist yet."""
-        selected = self._graph.select(names)
-        if all(self._graph.images[name].archived and self.archive(name).is_file() for name in selected):
-            self._progress(f"images: all {len(selected)} are built already")
-            return
-        with exclusive(self._places.archives / ".lock"):
-            shutil.rmtree(self._places.work, ignore_errors=True)
-            self._places.work.mkdir(parents=True)
-            buildah = Buildah(self._places.storage, self._places.work, self._processes)
-            buildah.clean_up()
-            tasks = plan(self._graph, selected, lambda name: self.archive(name).is_file(), lambda name: buildah.has(self._graph.reference(name)))
-            mounts = build_mounts(self._places.work / "host", self._places.wheels)
-            try:
-                self._run(tasks, lambda task: self._do(task, buildah, mounts))
-            finally:
-                shutil.rmtree(self._places.work, ignore_errors=True)
+    def _archive(self, name: str) -> Path:
+        return archive_path(self._graph, self._places, name)
 
     def _run(self, tasks: list[Task], do: Callable[[Task], None]) -> None:
         """Run tasks two at once; one whose parent is among them starts when that is done."""
@@ -112,7 +132,7 @@ class Builder:
                 raise
 
     def _do(self, task: Task, buildah: Buildah, mounts: list[str]) -> None:
-        name, archive, reference = task.name, self.archive(task.name), self._graph.reference(task.name)
+        name, archive, reference = task.name, self._archive(task.name), self._graph.reference(task.name)
         log = self._places.logs / f"{name}-{self._graph.tag(name)}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         began = self._progress.seconds
@@ -141,7 +161,7 @@ class Builder:
     def _build(self, name: str, reference: str, buildah: Buildah, mounts: list[str], log: Path) -> None:
         image = self._graph.images[name]
         context = self._places.work / name
-        self._stage(name, context)
+        copy_inputs(self._graph.repository, context, image.sources)
         say = lambda text: self._progress(f"{name}: {text}")  # noqa: E731 - one line, used twice below
         if image.prepare == "debootstrap":
             rootfs.debootstrap(context, self._processes, log, say)
@@ -152,15 +172,6 @@ class Builder:
             arguments["BASE_IMAGE"] = self._graph.reference(image.parent)
         buildah.build(name, reference, context, image.dockerfile, arguments, mounts, log, lambda line: self._show(name, line))
         shutil.rmtree(context)
-
-    def _stage(self, name: str, context: Path) -> None:
-        """Copy the inputs, and nothing else, into a folder of the repository's shape: what the tag does not cover cannot get into the image."""
-        image = self._graph.images[name]
-        for path in (image.dockerfile, *image.inputs):
-            for file in input_files(self._places.repository, path):
-                target = context / file.relative_to(self._places.repository)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(file, target)
 
     def _show(self, name: str, line: str) -> None:
         """Of a build's output, show the steps and what our own scripts say."""

@@ -37,6 +37,11 @@ class Image:
         """Path of the Dockerfile in the repository."""
         return f"images/{self.name}/Dockerfile"
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every path that goes into the image: the Dockerfile and what it copies."""
+        return (self.dockerfile, *self.inputs)
+
 
 IMAGES: tuple[Image, ...] = (
     Image("base", None, ("tests/cluster/imagebuild/rootfs.py",), prepare="debootstrap"),
@@ -94,7 +99,7 @@ class Graph:
         digest.update(f"{image.name}\0{self.tag(image.parent) if image.parent else ''}\0{image.prepare or ''}\n".encode())
         for key, value in sorted(self.arguments(name).items()):
             digest.update(f"arg\0{key}\0{value}\n".encode())
-        for path in (image.dockerfile, *image.inputs):
+        for path in image.sources:
             for line in _content_lines(self.repository, path):
                 digest.update(line.encode())
         return digest.hexdigest()[:16]

@@ -16,7 +16,7 @@ CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "default-timeout", "retries")
 UV_SETTINGS = {"index-url": "index-url", "extra-index-url": "extra-index-url", "trusted-host": "allow-insecure-host"}
 UV_LISTS = frozenset({"extra-index-url", "allow-insecure-host"})
-MIRROR_LINE = re.compile(r"^deb\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)", re.MULTILINE)
+MIRROR_LINE = re.compile(r"^deb[ \t]+(?:\[[^\]]*\][ \t]+)?(\S+)[ \t]+(\S+)[ \t]+(.+)$", re.MULTILINE)
 
 
 def parse_pip_config(text: str) -> dict[str, str]:
@@ -54,19 +54,17 @@ def apt_conf(dump: str) -> str:
 
 def debian_mirror(suite: str, texts: list[str]) -> str | None:
     """The mirror from which this machine's apt takes `suite`; None where it is another system, and debootstrap's own default applies."""
+    found: list[str] = []
     for text in texts:
-        for address, name in MIRROR_LINE.findall(text):
-            if name == suite and "://" in address:
-                return str(address)
+        found += [address for address, name, components in MIRROR_LINE.findall(text) if name == suite and "main" in components.split()]
         for stanza in text.split("\n\n"):
-            fields = dict(re.findall(r"^(Types|URIs|Suites|Enabled):\s*(.+)$", stanza, re.MULTILINE))
-            if (
-                suite in fields.get("Suites", "").split()
-                and "deb" in fields.get("Types", "").split()
-                and fields.get("Enabled", "yes").strip() != "no"
-            ):
-                return str(fields["URIs"].split()[0]) if fields.get("URIs") else None
-    return None
+            fields = dict(re.findall(r"^(Types|URIs|Suites|Components|Enabled):\s*(.+)$", stanza, re.MULTILINE))
+            words = {key: value.split() for key, value in fields.items()}
+            wanted = suite in words.get("Suites", []) and "main" in words.get("Components", []) and "deb" in words.get("Types", [])
+            if wanted and words.get("Enabled", ["yes"]) != ["no"]:
+                found += words.get("URIs", [])
+    # Other projects' repositories name Debian's suite and a component `main` too; Debian's own ends like this on nearly every mirror.
+    return next((address for address in found if address.rstrip("/").endswith("/debian")), next(iter(found), None))
 
 
 def apt_sources(root: Path = Path("/etc/apt")) -> list[str]:
