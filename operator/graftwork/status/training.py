@@ -111,7 +111,9 @@ def _good_end(trainer: Container) -> Ending:
         if result.adapter.source.endswith(f"/{twelve}"):
             return Ending("Succeeded", Reason.PUBLISHED, clip(result.message), at, result)
     words = last_words(trainer.ended.message, Reason.TRAINING_FAILED)[1]
-    return Ending("Failed", Reason.TRAINING_FAILED, f"the trainer ended with exit code 0 and a result that cannot be used: {words or 'nothing'}", at, result)
+    return Ending(
+        "Failed", Reason.TRAINING_FAILED, f"the trainer ended with exit code 0 and a result that cannot be used: {words or 'nothing'}", at, result
+    )
 
 
 def _failure(job: JobFacts, ordered: Sequence[Pod]) -> Ending:
