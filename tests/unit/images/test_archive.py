@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+
 from tests.cluster.imagebuild.archive import diff_ids, layer_digests, write_archive
 from tests.cluster.imagebuild.layers import Layers, Storage
 from tests.cluster.imagebuild.prune import outdated

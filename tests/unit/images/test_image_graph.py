@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from tests.cluster.imagebuild.build import Task, copy_inputs, plan
 from tests.cluster.imagebuild.graph import IMAGES, Graph, UnknownImageError, input_files, torch_arguments
 from tests.cluster.imagebuild.places import REPOSITORY

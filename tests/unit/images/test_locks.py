@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from tests.cluster.imagebuild.lock import ENGINE_LOCK, EXCLUDED, LOCKS, lock_command
 from tests.cluster.imagebuild.places import REPOSITORY
 
