@@ -29,6 +29,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "procps": ("sysctl",),
     "runc": ("runc",),
     "util-linux": ("nsenter",),
+    "zstd": ("zstd",),
 }
 POLICY = Path("/usr/sbin/policy-rc.d")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
