@@ -1,0 +1,115 @@
+"""Passes of the reconcilers against the real API server: everything they make is admitted, and a further pass writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from graftwork.clock import SystemClock
+from graftwork.cluster.client import Cluster
+from graftwork.cluster.connect import connect
+from graftwork.cluster.kinds import WATCHED, Key
+from graftwork.cluster.mirror import Mirror
+from graftwork.reconcile.context import Context
+from graftwork.reconcile.finetunejob import FineTuneJobReconciler
+from graftwork.reconcile.llmdeployment import LLMDeploymentReconciler
+from graftwork.reconcile.loraadapter import LoRAAdapterReconciler
+
+from tests.control_plane.api_server import ApiServer
+from tests.golden import render
+from tests.unit.reconcile.world import STORE
+from tests.unit.runtime.fakes import new_context
+
+RECONCILERS = {"LLMDeployment": LLMDeploymentReconciler, "FineTuneJob": FineTuneJobReconciler, "LoRAAdapter": LoRAAdapterReconciler}
+NO_SERVER_VERSION = {"resourceVersion", "managedFields"}
+
+
+@dataclass
+class Operator:
+    """An operator without watches: each pass begins with a complete listing, as after a restart."""
+
+    cluster: Cluster
+    namespace: str
+
+    async def context(self) -> Context:
+        mirror = Mirror()
+        for kind in WATCHED:
+            for obj in (await self.cluster.listing(kind.name, self.namespace, kind.label_selector))[0]:
+                mirror.put(obj)
+        self.cluster._mirror = mirror
+        return replace(new_context(STORE), cluster=self.cluster, mirror=mirror, clock=SystemClock())
+
+    async def run(self, kind: str, name: str) -> None:
+        await RECONCILERS[kind]().reconcile(Key(kind, self.namespace, name), await self.context())
+
+    async def versions(self) -> dict[str, str]:
+        """Return the resourceVersion of everything there is."""
+        found = {}
+        for kind in WATCHED:
+            for obj in await self.cluster.list(kind.name, self.namespace):
+                found[f"{kind.name}/{obj['metadata']['name']}"] = obj["metadata"]["resourceVersion"]
+        return found
+
+
+@pytest.fixture
+async def operator(api_server: ApiServer, namespace: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Operator]:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("KUBECONFIG", str(api_server.kubeconfig))
+    cluster = Cluster(await connect())
+    yield Operator(cluster, namespace)
+    await cluster.close()
+
+
+async def make(operator: Operator, case: str) -> list[dict[str, Any]]:
+    """Create the objects of a golden case as a user would."""
+    made = []
+    for obj in render.read(case):
+        if obj["kind"] != "Config":
+            metadata = {key: value for key, value in obj["metadata"].items() if key in ("name", "labels")}
+            fields = {key: value for key, value in obj.items() if key != "status"}
+            made.append(await operator.cluster.create({**fields, "metadata": {**metadata, "namespace": operator.namespace}}))
+    return made
+
+
+@pytest.mark.parametrize("case", render.names())
+async def test_what_a_case_makes_is_admitted_and_a_further_pass_writes_nothing(operator: Operator, case: str) -> None:
+    objects = await make(operator, case)
+    config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "secret-words", "namespace": operator.namespace}}
+    await operator.cluster.create({**config_map, "data": {"train.jsonl": "{}"}})
+    for _ in range(2):
+        for obj in objects:
+            await operator.run(obj["kind"], obj["metadata"]["name"])
+    before = await operator.versions()
+    kinds = {name.split("/")[0] for name in before}
+    for obj in objects:
+        expected = {"LLMDeployment": {"Deployment", "Service", "PodDisruptionBudget", "ControllerRevision", "ConfigMap"}, "FineTuneJob": {"Job"}}
+        assert expected.get(obj["kind"], set()) <= kinds
+    for _ in range(2):
+        for obj in objects:
+            await operator.run(obj["kind"], obj["metadata"]["name"])
+    assert await operator.versions() == before
+
+
+async def test_suspend_retries_and_time_limit_reach_a_job_whose_template_stays(operator: Operator) -> None:
+    await make(operator, "training-gpu")
+    await operator.run("FineTuneJob", "tickets")
+    before = await operator.cluster.get("Job", operator.namespace, "tickets-run-1")
+    job = await operator.cluster.get("FineTuneJob", operator.namespace, "tickets")
+    assert before
+    assert job
+    spec = {**job["spec"], "suspend": True, "retry": {"limit": 7}, "timeLimit": "3h"}
+    metadata = {key: value for key, value in job["metadata"].items() if key not in NO_SERVER_VERSION}
+    await operator.cluster.apply({**job, "metadata": metadata, "spec": spec})
+    await operator.run("FineTuneJob", "tickets")
+    after = await operator.cluster.get("Job", operator.namespace, "tickets-run-1")
+    assert after
+    assert (after["spec"]["suspend"], after["spec"]["backoffLimit"], after["spec"]["activeDeadlineSeconds"]) == (True, 7, 10800)
+    assert after["spec"]["template"] == before["spec"]["template"]
+    assert after["metadata"]["labels"] == before["metadata"]["labels"]
+    status = (await operator.cluster.get("FineTuneJob", operator.namespace, "tickets") or {})["status"]
+    assert status["phase"] == "Suspended"
+    versions = await operator.versions()
+    await operator.run("FineTuneJob", "tickets")
+    assert await operator.versions() == versions
