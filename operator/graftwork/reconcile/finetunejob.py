@@ -139,8 +139,8 @@ async def _write(
             retry_limit=job.spec.retry.limit if job else 0,
         )
     )
-    announce(ctx, obj, status)
     await write_status(ctx, obj, status)
+    announce(ctx, obj, status)
     stalled = conditions.find(status["conditions"], conditions.STALLED).get("status") == "True"
     if problem and problem.reason is Reason.PROGRESSING:
         return Result(requeue_after_seconds=observe.LEFTOVER_SECONDS)

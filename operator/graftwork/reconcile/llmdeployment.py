@@ -67,8 +67,8 @@ class LLMDeploymentReconciler:
                 problem = Problem(Reason.INVALID_SPEC, f"the API server refuses what the spec asks for: {error}")
         again = await self._tell(key, ctx, view)
         status = _status(key, ctx, view, problem, revision)
-        announce(ctx, obj, status)
         await write_status(ctx, obj, status)
+        announce(ctx, obj, status)
         self._wake_adapters(key, ctx, view)
         waits = [again, observe.settling(view.pods, view.agents), _retry(problem)]
         return Result(requeue_after_seconds=min((wait for wait in waits if wait is not None), default=None))

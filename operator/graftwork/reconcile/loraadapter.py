@@ -53,8 +53,8 @@ class LoRAAdapterReconciler:
                 now=observe.now(ctx),
             )
         )
-        announce(ctx, obj, status)
         await write_status(ctx, obj, status)
+        announce(ctx, obj, status)
         waiting = any(place.settling for place in places)
         return Result(requeue_after_seconds=observe.SETTLE_SECONDS if waiting else None)
 
