@@ -152,6 +152,7 @@ def test_operator_accepts_the_configuration_that_the_chart_writes(
         ("POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"),
         ("DELETE", "/apis/graftwork.dev/v1alpha1/namespaces/ml/llmdeployments/support"),
         ("POST", "/apis/graftwork.dev/v1alpha1/namespaces/ml/finetunejobs"),
+        ("PATCH", "/apis/graftwork.dev/v1alpha1/namespaces/ml/llmdeployments/support"),
     ],
 )
 def test_operator_may_not(operator: httpx.Client, method: str, path: str) -> None:
