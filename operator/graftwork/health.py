@@ -53,7 +53,7 @@ class Health:
         await self._runner.setup()
         site = web.TCPSite(self._runner, None, port)
         await site.start()
-        return int(self._runner.addresses[0][1])
+        return int(min(self._runner.addresses, key=len)[1])  # with port 0 IPv4 (the shorter address) and IPv6 get different ones
 
     async def close(self) -> None:
         """Stop listening."""
