@@ -109,6 +109,12 @@ class Publish(Model):
     """Under which name the adapter is published."""
 
     alias: str = field(doc="What clients send as `model`; the LoRAAdapter is called `<alias>-<version>`.", **ALIAS_BOUNDS)
+    owner: str = field(
+        "",
+        doc="Lineage that the alias belongs to: name an earlier one to publish its next version. Empty: this FineTuneJob's name.",
+        max_length=253,
+        pattern=NAME,
+    )
     labels: dict[str, Label] = field(
         default_factory=dict, doc="Labels of the LoRAAdapter, for an LLMDeployment's `adapters.selector`.", max_length=16, rules=(cel.OWN_KEYS,)
     )
@@ -155,7 +161,7 @@ class FineTuneJobSpec(Model):
     retry: Retry = field(default_factory=Retry, doc="What happens after a failure that another attempt can mend.")
     time_limit: str = field(
         "24h",
-        doc="Longest time from the start of an attempt, such as 90m or 1h30m; after it the run is Failed with TimeLimit.",
+        doc="Longest time of the run, all attempts together, since it was started or resumed, such as 90m or 1h30m; after it: Failed with TimeLimit.",
         max_length=16,
         pattern=r"^([0-9]{1,6}[hms])+$",
     )

@@ -11,6 +11,11 @@ from graftwork.facts.result import Result
 from graftwork.plan.pods import Manifest
 
 
+def lineage_of(job: FineTuneJob) -> str:
+    """Return the lineage that the run publishes for."""
+    return job.spec.publish.owner or job.metadata.name
+
+
 def next_version(alias: str, existing: Iterable[Adapter]) -> int:
     """Return the version after the highest of the alias, deleted ones that are still going included."""
     return max((adapter.version for adapter in existing if adapter.alias == alias), default=0) + 1
@@ -37,7 +42,7 @@ def lora_adapter(job: FineTuneJob, result: Result, base_source: str, run: int, v
         "spec": {
             "alias": publish.alias,
             "version": version,
-            "owner": metadata.name,
+            "owner": lineage_of(job),
             "source": result.adapter.source,
             "digest": result.adapter.digest,
             "baseModel": {"source": base_source, "fingerprint": result.base.fingerprint},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graftwork.api import FineTuneJob, InvalidObjectError, LLMDeployment
 from graftwork.facts.problem import Problem
-from graftwork.plan import sources
+from graftwork.plan import publish, sources
 from graftwork.plan.adapters import matches
 from graftwork.plan.sources import Source
 from graftwork.plan.training import Inputs
@@ -82,10 +82,10 @@ def _unservable(ctx: Context, job: FineTuneJob, deployment: LLMDeployment) -> Pr
         return Problem(Reason.ALIAS_TAKEN, text)
     served = {row.get("alias"): row.get("stable") for row in deployment.status.get("adapters") or []}
     for adapter in observe.adapters(ctx, job.metadata.namespace):
-        if adapter.name == served.get(alias) and not adapter.deleting and adapter.lineage != job.metadata.name:
+        if adapter.name == served.get(alias) and not adapter.deleting and adapter.lineage != publish.lineage_of(job):
             text = (
                 f"spec.publish.alias {alias!r} belongs to lineage {adapter.lineage!r} in {where} (LoRAAdapter {adapter.name}); publish under "
-                f"another alias, or call the FineTuneJob {adapter.lineage!r} so that it continues that lineage"
+                f"another alias, or set spec.publish.owner to {adapter.lineage} to publish its next version"
             )
             return Problem(Reason.ALIAS_TAKEN, text)
     return None

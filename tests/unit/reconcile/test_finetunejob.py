@@ -232,6 +232,19 @@ async def test_what_cannot_come_to_anything_is_not_started(spec: dict[str, Any],
     assert result.requeue_after_seconds == 15.0
 
 
+async def test_another_job_may_continue_a_lineage() -> None:
+    world = World()
+    await serving(world)
+    world.adapter(owner="words")
+    await world.run("LLMDeployment", "support")
+    job(world, deploymentRef="support", publish={"alias": "medical", "owner": "words"})
+    await world.run("FineTuneJob", "tickets")
+    trainer(world, ended(0, json.dumps(RESULT)), phase="Succeeded")
+    await world.run("FineTuneJob", "tickets")
+    adapter = world.get("LoRAAdapter", "medical-2")
+    assert (adapter["spec"]["owner"], adapter["spec"]["lineage"]["job"]) == ("words", "tickets")
+
+
 async def test_without_a_store_nothing_is_trained() -> None:
     world = World(Config.model_validate({**STORE.model_dump(), "store": {}}))
     job(world)
