@@ -66,7 +66,8 @@ class Agent:
                 self._show()
                 timeout = min(self._settings.check_seconds, max(0.0, decision.wake_at - time.monotonic()))
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(state.wake.wait(), timeout)
+                    async with asyncio.timeout(timeout):  # not wait_for, which loses a cancellation that comes with the wake-up
+                        await state.wake.wait()
         finally:
             watch.close()
             await self._actions.close()

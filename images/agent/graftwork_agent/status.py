@@ -56,7 +56,8 @@ class StatusBoard:
         """Return the newest document, at once when its version is not `since`, else after a change or after `seconds`."""
         if since == self.version and seconds > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait()
         return self.current()
 
 
