@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.imagebuild.build import Task, copy_inputs, plan
-from tests.cluster.imagebuild.graph import IMAGES, Graph, UnknownImageError, input_files, torch_arguments
+from tests.cluster.imagebuild.graph import IMAGES, Graph, Image, UnknownImageError, input_files, torch_arguments
 from tests.cluster.imagebuild.places import REPOSITORY
 
 ALL_INPUTS = sorted({(image.name, path) for image in IMAGES for path in image.sources})
@@ -121,3 +121,19 @@ def test_only_what_is_missing_is_built_and_parents_come_first(
 ) -> None:
     tasks: list[Task] = plan(Graph(REPOSITORY), names, archives.__contains__, stored.__contains__)
     assert [f"{task.name}{'+' if task.stored else ''}{'a' if task.archived else ''}" for task in tasks] == expected
+
+
+@pytest.mark.parametrize("image", [image for image in IMAGES if image.prepare is None], ids=lambda image: image.name)
+def test_a_dockerfile_copies_its_inputs_and_nothing_else(image: Image) -> None:
+    text = (REPOSITORY / image.dockerfile).read_text()
+    copied = {source for line in re.findall(r"^COPY (?!--)(.+)$", text, re.MULTILINE) for source in line.split()[:-1]}
+    assert copied == set(image.inputs)
+
+
+@pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
+def test_a_dockerfile_declares_each_build_argument_because_undeclared_ones_are_not_seen_by_the_layer_cache(image: Image, tmp_path: Path) -> None:
+    (tmp_path / "torch-2.13.0.whl").write_bytes(b"wheel")
+    arguments = set(torch_arguments(tmp_path, "pypi")) if image.name == "torch" else set()
+    arguments |= {"BASE_IMAGE"} if image.parent else set()
+    declared = set(re.findall(r"^ARG (\w+)", (REPOSITORY / image.dockerfile).read_text(), re.MULTILINE))
+    assert arguments <= declared
