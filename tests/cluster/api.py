@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
-import select
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from tests.cluster.layout import API_PORT, HOST_ADDRESS, Layout
@@ -76,15 +75,3 @@ class Api:
             return
         finally:
             connection.close()
-
-
-def until(condition: Callable[[], bool], seconds: float, wake: int | None = None) -> bool:
-    """Ask `condition` every 50 ms until it holds; return early with False when the process of handle `wake` has ended."""
-    deadline = time.monotonic() + seconds
-    poller = select.poll()
-    if wake is not None:
-        poller.register(wake, select.POLLIN)
-    while not condition():
-        if time.monotonic() > deadline or poller.poll(50):
-            return condition()
-    return True

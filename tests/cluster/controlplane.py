@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 
 from tests.cluster import processes
-from tests.cluster.api import Api, until
+from tests.cluster.api import Api
 from tests.cluster.cache import write_atomically
 from tests.cluster.layout import API_PORT, ETCD_CLIENT_PORT, ETCD_PEER_PORT, HOST_ADDRESS, SERVICE_NETWORK, Layout
 from tests.cluster.processes import Component
 from tests.cluster.progress import ClusterError
+from tests.cluster.waiting import until
 
 READY_SECONDS = 90
 AUDIT_POLICY = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}

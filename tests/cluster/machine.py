@@ -9,10 +9,10 @@ import signal
 from pathlib import Path
 
 from tests.cluster import processes
-from tests.cluster.api import until
 from tests.cluster.cache import write_atomically
 from tests.cluster.layout import Layout, Node
 from tests.cluster.shell import run
+from tests.cluster.waiting import until
 
 # Set by us (ip_forward), the kubelet (vm, kernel) and kube-proxy (the rest).
 SYSCTLS = (

@@ -8,13 +8,13 @@ import shutil
 from pathlib import Path
 
 from tests.cluster import machine, processes
-from tests.cluster.api import until
 from tests.cluster.cache import write_atomically
 from tests.cluster.images_load import ctr
 from tests.cluster.layout import HOST_ADDRESS, POD_NETWORK, Layout, Node
 from tests.cluster.processes import Component
 from tests.cluster.progress import ClusterError
 from tests.cluster.shell import run
+from tests.cluster.waiting import until
 
 CNI_FOLDERS = ("/usr/lib/cni", "/opt/cni/bin")
 CONTAINERD_SECONDS = 30

@@ -154,7 +154,7 @@ def _network() -> list[Row]:
     try:
         network.require_free()
     except ClusterError as error:
-        rows.append(Row(MISSING, "network", "not free", str(error).partition("\n")[2].strip()))
+        rows.append(Row(MISSING, "network", "not free", str(error).partition("\n")[2].strip() or str(error)))
     else:
         rows.append(Row(OK, "network", "10.10.0.0/24, 10.244.0.0/16, 10.96.0.0/16 are free"))
     return rows

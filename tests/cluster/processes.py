@@ -35,12 +35,19 @@ class Component:
 
 
 def environment_of(pid: int) -> dict[str, str]:
-    """Return the environment that a process was started with; empty if it is gone or not to be read."""
+    """Return the environment that a process was started with; empty if it is gone, not to be read, or a thread of the kernel.
+
+    A process that is just becoming another program (`nsenter kubelet`) has none for a moment: it is asked again.
+    """
     try:
-        raw = Path(f"/proc/{pid}/environ").read_bytes()
+        for _ in range(20):
+            if raw := Path(f"/proc/{pid}/environ").read_bytes():
+                return dict(item.split("=", 1) for item in raw.decode(errors="replace").split("\0") if "=" in item)
+            Path(f"/proc/{pid}/exe").readlink()  # a thread of the kernel and a process that has ended have none
+            time.sleep(0.001)
     except OSError:
-        return {}
-    return dict(item.split("=", 1) for item in raw.decode(errors="replace").split("\0") if "=" in item)
+        pass
+    return {}
 
 
 def start_time(pid: int) -> str | None:

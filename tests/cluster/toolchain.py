@@ -234,8 +234,8 @@ def build_tools(progress: Say, names: Iterable[str] | None = None) -> Path:
     together = bin_dir(go)
     builds = _Builds()
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        futures = [(tool, pool.submit(_build_one, tool, go, progress, builds)) for tool in tools]
         try:
+            futures = [(tool, pool.submit(_build_one, tool, go, progress, builds)) for tool in tools]
             made = [(tool, future.result()) for tool, future in futures]
         except BaseException:
             builds.stop()
