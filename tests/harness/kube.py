@@ -128,15 +128,11 @@ class Kube:
 
 
 def _documents(process: subprocess.Popen[str]) -> Iterator[tuple[str, Object]]:
-    """Split kubectl's concatenated, indented JSON documents."""
+    """Read kubectl's watch events: one JSON document per line."""
     assert process.stdout
-    lines: list[str] = []
     for line in process.stdout:
-        lines.append(line)
-        if line.startswith("}"):
-            document = json.loads("".join(lines))
-            lines.clear()
-            yield document["type"], document["object"]
+        document = json.loads(line)
+        yield document["type"], document["object"]
 
 
 def condition(item: Object, name: str) -> Object:
