@@ -37,7 +37,7 @@ _PYDANTIC_TAIL = re.compile(r" \[type=\w+, input_value=.*$")
 # vLLM's wrappers: they say that something was wrong, not what.
 _WRAPPERS = ("Engine core initialization failed", "EngineDeadError", "EngineCore encountered an issue", "WorkerProc initialization failed")
 # A runtime death begins with one of these; what was logged before belongs to something else.
-_DEATHS = ("EngineCore encountered a fatal error", "died unexpectedly")
+_DEATHS = ("EngineCore encountered a fatal error", "died unexpectedly", "engine core exited unexpectedly")
 _KNOWN = re.compile(
     r"^Value error, |^vllm( serve)?: error: |To serve at least one request with the model's max seq len|No available memory for the cache blocks"
     r"|Free memory on device|not enough GPU memory|OutOfMemoryError|Cannot find any model weights|SafetensorError|Address already in use"

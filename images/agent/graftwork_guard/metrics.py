@@ -69,6 +69,7 @@ class Metrics:
     def render(self) -> bytes:
         """Return the exposition."""
         items = [((("alias", target.public), ("digest", target.digest)), series) for target, series in self._series.items()]
+        reached = [item for item, target in zip(items, self._series, strict=True) if target != REFUSED]
         lines = [
             *_family("graftwork_requests_total", "counter", "Inference requests by alias and version; those that were refused have no alias."),
             *(_sample("graftwork_requests_total", labels, series.requests) for labels, series in items),
@@ -77,9 +78,9 @@ class Metrics:
             *_family("graftwork_tokens_total", "counter", "Tokens as reported in answers. Streams report them if the client asks (include_usage)."),
             *(_sample("graftwork_tokens_total", (*labels, ("kind", k)), n) for labels, series in items for k, n in series.tokens.items()),
             *_family("graftwork_requests_in_flight", "gauge", "Requests that the engine has not finished answering."),
-            *(_sample("graftwork_requests_in_flight", labels, series.in_flight) for labels, series in items),
+            *(_sample("graftwork_requests_in_flight", labels, series.in_flight) for labels, series in reached),
             *_family("graftwork_time_to_first_token_seconds", "histogram", "From the request's arrival to the first content of its stream."),
-            *(line for labels, series in items for line in _histogram("graftwork_time_to_first_token_seconds", labels, series)),
+            *(line for labels, series in reached for line in _histogram("graftwork_time_to_first_token_seconds", labels, series)),
         ]
         return "".join(f"{line}\n" for line in lines).encode()
 

@@ -110,6 +110,19 @@ def test_an_engine_that_dies_with_exit_code_0_is_a_failure_with_its_cause(run: R
     assert "EngineCore encountered a fatal error." in err, "output is passed on"
 
 
+def test_an_engine_that_was_killed_is_told_by_the_server_that_missed_it(run: Run) -> None:
+    """As recorded from vLLM 0.32 after SIGKILL of its EngineCore."""
+    script = """if True:
+        import os, pathlib
+        pathlib.Path(os.environ["GRAFTWORK_RUN_DIR"], "serving").touch()
+        log = lambda text: print("(APIServer pid=7) WARNING 11-21 14:04:42 [core_client.py:817] " + text)
+        log("[shutdown] MPClient: engine core exited unexpectedly; starting cleanup")
+        log("vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.")
+        log("[shutdown] MPClient: complete")"""
+    assert run.finish(script)[0] == 70
+    assert run.result["message"] == "vLLM ended with exit code 0: [shutdown] MPClient: engine core exited unexpectedly; starting cleanup"
+
+
 START_FAILURES = {
     "vllm serve: error: argument --dtype: invalid choice: 'x'": "usage: vllm [options]\nvllm serve: error: argument --dtype: invalid choice: 'x'",
     "vllm: error: unrecognized arguments: --foo": "vllm: error: unrecognized arguments: --foo",
