@@ -99,8 +99,7 @@ def _try_go(path: str) -> Go | None:
 
 
 def _environment() -> dict[str, str]:
-    home = os.environ.get("HOME") or "/root"
-    return {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "HOME": home}
+    return {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "HOME": str(Path.home())}
 
 
 def _pypi_go() -> Path:
