@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -140,8 +141,9 @@ class Actions:
             self._metrics.load_seconds.observe(time.monotonic() - started)
             LOG.info("%s: loaded in %.3f s", name, time.monotonic() - started)
         except EngineGone as error:
-            state.crashes[name] = state.crashes.get(name, 0) + 1
+            state.broke = name
             self._trouble(engine, name, LoadRefused("LoadFailed", f"the engine's connection broke during the load ({error})"))
+            await self._look(engine)
         except EngineOdd as error:
             self._trouble(engine, name, LoadRefused("LoadFailed", str(error)))
         except LoadRefused as error:
@@ -153,7 +155,10 @@ class Actions:
         state = self._state
         try:
             view = await self._client.view()  # asked after the guard took the routing: nobody new can have come since
-            if view.instance != engine.instance or view.inflight.get(name, 0):
+            if view.instance != engine.instance:
+                state.lost_engine()
+                return
+            if view.inflight.get(name, 0):
                 state.saw_engine(view)
                 return
             state.changes += 1
@@ -171,6 +176,16 @@ class Actions:
             self._trouble(engine, name, LoadRefused("LoadFailed", str(error)))
         finally:
             state.unloading = ""
+
+    async def _look(self, engine: Engine) -> None:
+        """See whether the process is still there, so that nothing more is sent to one that has ended; the hanging GET finds the next one."""
+        with contextlib.suppress(EngineOdd):
+            try:
+                there = (await self._client.view()).instance == engine.instance
+            except EngineGone:
+                there = False
+            if not there and self._state.engine is engine:
+                self._state.lost_engine()
 
     def _trouble(self, engine: Engine, name: str, error: LoadRefused) -> None:
         before = engine.troubles.get(name)

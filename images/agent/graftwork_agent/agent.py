@@ -107,7 +107,7 @@ class Agent:
 
     async def _watch_engine(self) -> None:
         """Follow the engine for ever: connect while it starts, then wait at the guard's hanging GET."""
-        state = self._state
+        state, odd = self._state, ""
         while True:
             try:
                 known = state.view if state.engine else None
@@ -120,8 +120,9 @@ class Agent:
                     state.engine.listed = await self._client.adapters()
                     state.wake.set()
             except (EngineGone, EngineOdd) as error:
-                if state.engine:
-                    LOG.info("engine: %s", error)
+                if state.engine or (isinstance(error, EngineOdd) and str(error) != odd):
+                    LOG.warning("engine: %s", error)
+                odd = str(error)
                 state.lost_engine()
                 await asyncio.sleep(self._settings.connect_seconds)
 

@@ -18,6 +18,7 @@ from graftwork_agent.desired import ENGINE_NAME
 TOKEN_HEADER = "X-Graftwork-Token"  # noqa: S105 - a name
 _QUICK_SECONDS = 5.0
 _MESSAGE_CHARACTERS = 500
+_KEEP_SECONDS = 2.0  # less than the 5 s after which vLLM closes an idle connection: no request meets a connection that is being closed
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 # What vLLM says about an adapter that it will refuse again, whenever it is sent.
 _FINAL = (
@@ -65,7 +66,7 @@ class EngineClient:
         self._url = url.rstrip("/")
         self._token_path = run_dir / "token"
         self._load_seconds = load_seconds
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_SECONDS))
 
     async def close(self) -> None:
         """Close all connections."""

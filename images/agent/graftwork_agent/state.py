@@ -38,6 +38,7 @@ class State:
         self.changes = 0  # counts loads and unloads, so that a listing that began before one is known to be old
         self.engine: Engine | None = None
         self.view: View | None = None
+        self.broke = ""  # the adapter during whose load the connection broke, until it is known whether the process ended
         self.crashes: dict[str, int] = {}
         self.times: dict[str, Times] = {}
         self.seen: dict[str, float] = {}
@@ -61,6 +62,9 @@ class State:
         self.view = view
         last = self._last_engine
         new = last is None or last.instance != view.instance
+        if new and self.broke:
+            self.crashes[self.broke] = self.crashes.get(self.broke, 0) + 1
+        self.broke = ""
         if new or last is None:
             self.engine = Engine(view.instance, time.monotonic(), troubles=self._after_crashes())
         elif self.engine is None:  # the same process answers again; what it lists and routes is asked anew

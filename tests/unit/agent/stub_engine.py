@@ -114,6 +114,7 @@ class StubEngine:
     async def _token(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
         if request.headers.get("X-Graftwork-Token") != TOKEN:
             self.bad.append(f"{request.path} without the token")
+            self.change()
             return web.Response(status=404)
         answer: web.StreamResponse = await handler(request)
         asyncio.get_running_loop().call_soon(self.change)
