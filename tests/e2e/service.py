@@ -51,7 +51,7 @@ def job(name: str, alias: str, source: str, **spec: Any) -> Object:
             "deploymentRef": "tiny",
             "dataset": {"source": source, "validation": 0.25},
             "lora": {"rank": 8, "alpha": 16, "dropout": 0},
-            "training": {"maxSteps": 60, "batchSize": 4, "learningRate": 0.01, "maxSeqLength": 128},
+            "training": {"maxSteps": 60, "batchSize": 4, "learningRate": 0.002, "maxSeqLength": 128},
             "accelerator": CPU,
             "publish": {"alias": alias},
             **spec,
