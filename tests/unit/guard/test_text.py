@@ -102,6 +102,19 @@ def test_how_a_stream_is_cut_makes_no_difference(stream: bytes, sizes: list[int]
     assert (cut.usage, cut.content_seen, cut.failed) == (whole.usage, whole.content_seen, whole.failed)
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
+@pytest.mark.parametrize("blank", [b"\n\n", b"\r\n\r\n"])
+def test_an_event_leaves_with_the_last_byte_of_its_blank_line(path: str, blank: bytes) -> None:
+    stream, whole = EventStream(ALLOWED[path], TARGET), EventStream(ALLOWED[path], TARGET)
+    for event in events(path, ENGINE, {"stream_options": {"include_usage": True}}):
+        sent = event.replace(b"\n\n", blank)
+        pieces = [stream.feed(sent[i : i + 1]) for i in range(len(sent))]
+        assert set(pieces[:-1]) == {b""}
+        assert pieces[-1] == whole.feed(sent)
+        assert ENGINE.encode() not in pieces[-1]
+    assert stream.usage == Usage(5, 2)
+
+
 @given(st.lists(_OBJECTS, max_size=5))
 def test_events_change_in_nothing_but_the_model(documents: list[dict[str, Any]]) -> None:
     stream = b"".join(b"data: " + json.dumps(document).encode() + b"\n\n" for document in documents)
