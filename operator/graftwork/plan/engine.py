@@ -247,6 +247,7 @@ def environment(deployment: LLMDeployment) -> list[dict[str, str]]:
     }
     if spec.accelerator.cpu:
         own["VLLM_CPU_KVCACHE_SPACE"] = "1"
+        own["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin while they wait take the cores from whoever shares the node
     own.update({variable.name: variable.value for variable in spec.engine.env})
     return [{"name": name, "value": value} if value else {"name": name} for name, value in own.items()]
 
