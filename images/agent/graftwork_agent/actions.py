@@ -68,6 +68,16 @@ class Actions:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
+    async def warm_up(self) -> None:
+        """Open the store before the first adapter is seen: a client's first request costs more than all that follow."""
+        with contextlib.suppress(StoreError):  # the first adapter will say what is wrong
+            await asyncio.get_running_loop().run_in_executor(self._pool, lambda: self._opened().touch())
+
+    def _opened(self) -> Store:
+        if self._store is None:
+            self._store = self._open_store()
+        return self._store
+
     async def close(self) -> None:
         """Cancel what is running; files that are half written have names that the next start removes."""
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -103,9 +113,7 @@ class Actions:
         base, desired = self._state.base, self._state.inputs.desired
         if base is None or desired is None:
             raise RuntimeError("nothing is desired, or the base was never read")
-        if self._store is None:
-            self._store = self._open_store()
-        prepare(adapter, self._state.settings.adapters_dir / adapter.engine_name, self._store, base, desired.max_rank)
+        prepare(adapter, self._state.settings.adapters_dir / adapter.engine_name, self._opened(), base, desired.max_rank)
 
     def _not_ready(self, action: Fetch, verdict: FileState, reason: str, message: str, attempts: int) -> None:
         retry_at = time.monotonic() + backoff.delay(attempts)

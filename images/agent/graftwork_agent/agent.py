@@ -52,7 +52,7 @@ class Agent:
         state.on_disk = {path.name for path in adapters.iterdir()}
         watch = FolderWatch(state.read_inputs)
         self._base_due.set()
-        for work in (self._read_base(), self._watch_engine(), self._check_engine()):
+        for work in (self._actions.warm_up(), self._read_base(), self._watch_engine(), self._check_engine()):
             self._actions.spawn(work)
         watched: set[Path] = set()
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from graftwork_store.tensors import Tensor
 
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 256 << 10
 # dtype of the file -> unsigned integer of the same width, exponent bits: all set means infinite or NaN
 _EXPONENT: dict[str, tuple[type[np.unsignedinteger], int]] = {"BF16": (np.uint16, 0x7F80), "F16": (np.uint16, 0x7C00), "F32": (np.uint32, 0x7F800000)}
 

@@ -24,7 +24,7 @@ ALLOWED_FILES = (
     "merges.txt",
     "chat_template.jinja",
 )
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)

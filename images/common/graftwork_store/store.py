@@ -23,7 +23,7 @@ from graftwork_store.digest import FileEntry, adapter_entries, digest_of
 from graftwork_store.errors import ConfigInvalid, DigestMismatch, SourceNotFound, StoreError, StoreNotConfigured, translated
 from graftwork_store.manifest import MANIFEST_FILE, MANIFEST_LIMIT_BYTES, Manifest, Source, parse_source, source_for
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 256 << 10
 _PARALLEL_FILES = 4
 
 
@@ -83,6 +83,11 @@ class Store:
     def read_manifest(self, uri: str) -> Manifest:
         """Read and check the manifest of `store://...`; SourceNotFound when nothing was published there."""
         return self._manifest(parse_source(uri))
+
+    def touch(self) -> None:
+        """Ask the store for something that need not be there, so that a connection is open; raises StoreUnreachable or StoreDenied."""
+        with translated("the store"), contextlib.suppress(FileNotFoundError):
+            obstore.head(self._client, f"adapters/{MANIFEST_FILE}")
 
     def fetch(self, uri: str, to_dir: Path, expect_digest: str = "") -> Manifest:
         """Download a published adapter to `to_dir`, verified, its manifest.json beside its files; `to_dir` appears whole or not at all.
