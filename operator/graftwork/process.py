@@ -85,6 +85,7 @@ class Process:
                     await close()
 
     async def _lead(self, cluster: Cluster, lease: Lease, watching: Callable[[], None] | None) -> int:
+        cluster.may_write = lambda: lease.held
         self._start("lease", lease.keep())
         self.health.add_live("lease", lambda: "" if lease.held else "not renewed in time")
         self.health.add_ready("mirror", lambda: "" if self.mirror.synced.is_set() else "the first listing is not complete")

@@ -250,6 +250,16 @@ async def test_an_api_server_that_is_not_there_is_unavailable(api_server: ApiSer
         await cluster.create({**CHILDREN["ConfigMap"], "metadata": {"name": "one", "namespace": namespace}})
 
 
+async def test_nothing_is_written_once_the_lease_has_expired(cluster: Cluster, namespace: str) -> None:
+    config_map = {**CHILDREN["ConfigMap"], "metadata": {"name": "one", "namespace": namespace}}
+    await cluster.create(config_map)
+    cluster.may_write = lambda: False
+    for write in (cluster.apply({**config_map, "data": {}}), cluster.delete("ConfigMap", namespace, "one"), cluster.annotate_pod(namespace, "p", {})):
+        with pytest.raises(errors.LeaseLost):
+            await write
+    assert (await cluster.get("ConfigMap", namespace, "one") or {})["data"] == CHILDREN["ConfigMap"]["data"]
+
+
 async def test_an_event_is_accepted_and_shown_for_its_object(cluster: Cluster, owner: dict[str, Any], api_server: ApiServer) -> None:
     recorder = EventRecorder(cluster, SystemClock(), "operator-1")
     task = asyncio.create_task(recorder.run())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -25,13 +25,13 @@ RETRY_AFTER_SECONDS = 0.1
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _JSON_PATCH = "application/json-patch+json"
-_READS = frozenset({"get", "list"})
 
 
 class Cluster:
     """One process's way to the API server; see `ClusterApi` for what each method promises."""
 
     def __init__(self, client: ApiClient, mirror: Mirror | None = None) -> None:
+        self.may_write: Callable[[], bool] = lambda: True  # asked before each write of anything but a Lease
         self._client = client
         self._dynamic = DynamicClient(client)
         self._mirror = mirror
@@ -87,7 +87,7 @@ class Cluster:
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
         if uid:
             options["preconditions"] = {"uid": uid}
-        metrics.API_WRITES.labels(kind, "delete").inc()
+        self._count_write(kind, "delete")
         try:
             await self._send("delete", KINDS[kind], namespace, name, body=options, retry=True)
         except errors.NotFound:
@@ -121,7 +121,7 @@ class Cluster:
         return await self._write("patch", kind, namespace, name, patch, content_type=_MERGE, request_seconds=request_seconds)
 
     async def _write(self, verb: str, kind: str, namespace: str, name: str | None, body: Any, **options: Any) -> Object:
-        metrics.API_WRITES.labels(kind, verb).inc()
+        self._count_write(kind, verb)
         try:
             written = await self._send(verb, KINDS[kind], namespace, name, body=body, **options)
         except errors.NotFound:
@@ -131,6 +131,11 @@ class Cluster:
         if self._mirror:
             self._mirror.put(written, written=True)
         return written
+
+    def _count_write(self, kind: str, verb: str) -> None:
+        if kind != "Lease" and not self.may_write():  # a process that was held up learns of it here, before its first late write
+            raise errors.LeaseLost(f"{verb} {kind} was not sent: the Lease has expired")
+        metrics.API_WRITES.labels(kind, verb).inc()
 
     async def _send(self, verb: str, kind: Kind, namespace: str | None, name: str | None, *, retry: bool = False, **options: Any) -> Object:
         what = f"{verb} {kind.name} {namespace or '*'}/{name or '*'}"
