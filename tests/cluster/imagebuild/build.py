@@ -104,7 +104,10 @@ class Builder:
         buildah.clean_up()
         tasks = plan(self._graph, names, lambda name: self._archive(name).is_file(), lambda name: buildah.has(self._graph.reference(name)))
         mounts = build_mounts(self._places.work / "host", self._places.wheels)
-        self._run(tasks, lambda task: self._do(task, buildah, mounts))
+        try:
+            self._run(tasks, lambda task: self._do(task, buildah, mounts))
+        finally:
+            buildah.clean_up()
 
     def _archive(self, name: str) -> Path:
         return archive_path(self._graph, self._places, name)

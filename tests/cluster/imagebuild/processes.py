@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping
@@ -30,7 +32,10 @@ class Processes:
                 if self._stopped:
                     raise ClusterError(f"{what}: interrupted")
                 env = {**os.environ, **(environment or {})}
-                process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env)
+                # In a session of its own, a program and all that it started get the same signal, once, from here.
+                process = subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env, start_new_session=True
+                )
                 self._running.add(process)
             tail: list[str] = []
             assert process.stdout is not None
@@ -50,4 +55,5 @@ class Processes:
         with self._lock:
             self._stopped = True
             for process in self._running:
-                process.terminate()
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)

@@ -28,7 +28,8 @@ def debootstrap(context: Path, processes: Processes, log: Path, say: Say) -> Non
     shutil.rmtree(root, ignore_errors=True)
     mirror = debian_mirror(SUITE, apt_sources())
     say(f"debootstrap {SUITE} (about a minute)")
-    command = [program, "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(root), *([mirror] if mirror else [])]
+    # In a mount namespace of its own, what debootstrap mounts goes with it, however it ends, and is not there to be removed as files below.
+    command = ["unshare", "--mount", program, "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(root), *([mirror] if mirror else [])]
     try:
         processes.run("base", command, log, lambda _: None)
         for path in DROPPED:
