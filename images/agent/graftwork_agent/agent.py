@@ -16,6 +16,7 @@ from graftwork_store.store import Store
 from graftwork_agent import backoff
 from graftwork_agent.actions import Actions
 from graftwork_agent.decide import decide
+from graftwork_agent.desired import ENGINE_NAME
 from graftwork_agent.engine import EngineClient, EngineGone, EngineOdd
 from graftwork_agent.inotify import FolderWatch
 from graftwork_agent.metrics import Metrics
@@ -49,7 +50,7 @@ class Agent:
         adapters, state = self._settings.adapters_dir, self._state
         adapters.mkdir(parents=True, exist_ok=True)
         clean(adapters)
-        state.on_disk = {path.name for path in adapters.iterdir()}
+        state.on_disk = {path.name for path in adapters.iterdir() if ENGINE_NAME.fullmatch(path.name)}
         watch = FolderWatch(state.read_inputs)
         self._base_due.set()
         for work in (self._actions.warm_up(), self._read_base(), self._watch_engine(), self._check_engine()):

@@ -109,17 +109,19 @@ class Store:
         """Do the second half of `fetch` for a manifest that was read already; what lies at `to_dir` is replaced."""
         source = parse_source(uri)
         partial = to_dir.parent / f".partial-{to_dir.name}-{uuid.uuid4().hex[:8]}"
+        replaced = partial.with_name(f"{partial.name}-old")
         try:
             with translated(uri):
                 partial.mkdir(parents=True)
                 with ThreadPoolExecutor(min(_PARALLEL_FILES, len(manifest.files))) as pool:
                     list(pool.map(lambda entry: self._fetch_file(source, entry, partial), manifest.files))
                 (partial / MANIFEST_FILE).write_text(json.dumps(manifest.raw, sort_keys=True))
-                if to_dir.exists():
-                    shutil.rmtree(to_dir)
+                if to_dir.exists():  # moved aside, not removed: an engine that reads it again finds a folder at nearly every moment
+                    to_dir.rename(replaced)
                 partial.rename(to_dir)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(replaced, ignore_errors=True)
 
     def _manifest(self, source: Source) -> Manifest:
         with translated(source.uri):

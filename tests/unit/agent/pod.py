@@ -19,7 +19,7 @@ from graftwork_agent.status import StatusBoard
 from graftwork_store.fingerprint import base_fingerprint
 from graftwork_store.store import Published, Store
 
-from tests.unit.agent.stub_engine import SERVED, TOKEN, StubEngine
+from tests.unit.agent.stub_engine import SERVED, TOKEN
 from tests.unit.store.seeds import fields, make_adapter, make_base
 
 SCHEMAS = Path(__file__).parents[3] / "docs/design/schemas"
@@ -82,11 +82,11 @@ class Pod:
 
     root: Path
     store: Store
-    engine: StubEngine
+    engine: Any  # a StubEngine, or a GuardedEngine
     fingerprint: str
 
     @classmethod
-    def make(cls, root: Path, store: Store, engine: StubEngine) -> Pod:
+    def make(cls, root: Path, store: Store, engine: Any) -> Pod:
         for name in ("config", "podinfo", "run", "adapters"):
             (root / name).mkdir(parents=True)
         (root / "run" / "token").write_text(TOKEN)
