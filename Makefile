@@ -30,8 +30,7 @@ control-plane: ## tests against a real API server, without nodes
 	@$(PYTEST) -q tests/control_plane
 
 e2e: ## tests on the embedded cluster: two real nodes, real vLLM, real QLoRA
-	@$(PYTHON) -m tests.harness.install
-	@$(PYTEST) -q -x tests/e2e
+	@$(PYTHON) -m tests.harness.e2e
 
 lint: ## ruff, mypy --strict, import-linter
 	@$(VENV)/bin/ruff format --check .
@@ -63,7 +62,6 @@ images: ## build every container image (content-addressed, cached outside the tr
 	@$(PYTHON) -m tests.cluster.images build
 
 bench-loop: ## docs/benchmarks/loop.json: publish to answer, load latency, idle writes, memory
-	@$(PYTHON) -m tests.harness.install
 	@$(VENV)/bin/python -m tests.harness.bench_loop
 
 prune: ## remove old builds from the cache

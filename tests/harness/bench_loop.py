@@ -139,7 +139,7 @@ def main() -> None:
     options.add_argument("--runs", type=int, default=12, help="fine-tuning runs")
     options.add_argument("--adapters", type=int, default=20, help="adapters applied by hand")
     chosen = options.parse_args()
-    environment = install.connect()
+    environment = install.prepare(resyncSeconds=60)
     kube = environment.kube.within(install.TEST_NAMESPACE)
     kube.delete("finetunejob,loraadapter,llmdeployment", "--all")
     service, ready = served(kube)

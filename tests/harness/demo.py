@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -85,7 +84,7 @@ def report(timeline: Timeline, base: ask.Answer, adapter: ask.Answer, job: Objec
     """Print the table, the two answers and what to type next."""
     evaluation = job["status"].get("evaluation", {})
     print("\nWhat happened (seconds after the first kubectl apply)\n" + timeline.table())
-    print(f"\nEvaluation: loss of the base {evaluation.get('baseLoss', 0):.3f}, of the adapter {evaluation.get('adapterLoss', 0):.3f}")
+    print(f"\nEvaluation: loss of the base {evaluation.get('baseLoss', 0):.3g}, of the adapter {evaluation.get('adapterLoss', 0):.3g}")
     print(f"\nThe same question to both: {QUESTION!r}")
     print(f"  model {base.model!r:12} -> {base.text!r}")
     print(f"  model {adapter.model!r:12} -> {adapter.text!r}")
@@ -101,6 +100,19 @@ Next:
   make demo-down            removes the cluster and everything it set up""")
 
 
+def serve(kube: Kube, timeline: Timeline) -> tuple[str, int, ask.Answer]:
+    """Apply example 01, wait until it is ready, and return where it answers and what the base model says."""
+    kube.apply_file(ROOT / "examples" / "01-serve-a-model.yaml")
+    deployment = kube.wait_condition("llmdeployment", DEPLOYMENT, "Ready", timeout=600)
+    timeline.note(f"LLMDeployment {DEPLOYMENT}: Ready ({deployment['status'].get('summary', '')})")
+    service = kube.get("service", DEPLOYMENT)
+    assert service
+    host, port = service["spec"]["clusterIP"], service["spec"]["ports"][0]["port"]
+    base = ask.chat(host, port, DEPLOYMENT, QUESTION)
+    timeline.note("the base model answers")
+    return host, port, base
+
+
 def main() -> None:
     """Run the demo."""
     argparse.ArgumentParser(description=__doc__).parse_args()
@@ -108,21 +120,13 @@ def main() -> None:
     environment = install.prepare(steps)
     kube = environment.kube
     kube.delete("finetunejob,llmdeployment,loraadapter", "--all")
-    steps.say("kubectl apply -f examples/01-serve-a-model.yaml -f examples/02-fine-tune-and-hot-load.yaml")
     timeline = Timeline()
-    for example in ("01-serve-a-model.yaml", "02-fine-tune-and-hot-load.yaml"):
-        kube.apply_file(ROOT / "examples" / example)
-    with ThreadPoolExecutor(1) as pool:
-        training = pool.submit(follow_training, kube, timeline)
-        deployment = kube.wait_condition("llmdeployment", DEPLOYMENT, "Ready", timeout=600)
-        timeline.note(f"LLMDeployment {DEPLOYMENT}: Ready ({deployment['status'].get('summary', '')})")
-        before = pod_identity(kube)
-        service = kube.get("service", DEPLOYMENT)
-        assert service
-        host, port = service["spec"]["clusterIP"], service["spec"]["ports"][0]["port"]
-        base = ask.chat(host, port, DEPLOYMENT, QUESTION)
-        timeline.note("the base model answers")
-        job = training.result()
+    steps.say("kubectl apply -f examples/01-serve-a-model.yaml")
+    host, port, base = serve(kube, timeline)
+    before = pod_identity(kube)
+    steps.say("kubectl apply -f examples/02-fine-tune-and-hot-load.yaml")
+    kube.apply_file(ROOT / "examples" / "02-fine-tune-and-hot-load.yaml")
+    job = follow_training(kube, timeline)
     if job["status"]["phase"] != "Succeeded":
         raise SystemExit(f"the run ended as {job['status']['phase']}: {job['status'].get('conditions')}")
     adapter = first_correct_answer(host, port)

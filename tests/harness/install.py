@@ -1,6 +1,6 @@
 """From a bare machine to a cluster with Graftwork installed: builds, cluster, images, charts, a namespace with a model in its bucket.
 
-Every step is skipped when what it would make is there, so the second call takes seconds. `python3 -m tests.harness.install` does it all.
+Every step is skipped when what it would make is there, so the second call takes seconds.
 """
 
 from __future__ import annotations
@@ -193,18 +193,13 @@ def make_model(environment: Environment, name: str = "tiny", seed: int = 0, time
         raise SystemExit(f"making the tiny model failed: {kube.run('logs', f'job/{job}', '--tail=20')}")
 
 
-def prepare(steps: Steps | None = None) -> Environment:
-    """Do everything up to a model in its bucket."""
+def prepare(steps: Steps | None = None, **values: Any) -> Environment:
+    """Do everything up to a model in its bucket; `values` are further values of the chart."""
     steps = steps or Steps()
     build(steps)
     environment = cluster(steps)
-    install(steps, environment)
+    install(steps, environment, **values)
     steps.say("making a tiny model on the spot")
     make_model(environment)
     steps.say("ready")
     return environment
-
-
-if __name__ == "__main__":
-    prepare()
-    print(f"kubectl: export KUBECONFIG={connect().kube.kubeconfig}", file=sys.stderr)
