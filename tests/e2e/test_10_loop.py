@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+
+from graftwork_guard import routes
 
 from tests.e2e.service import QUESTION, Service, config_map, job, messages
 from tests.harness import ask, install
@@ -78,6 +81,21 @@ def test_an_unknown_model_and_administrative_routes_answer_404(taught: Service) 
     for path in ("/v1/load_lora_adapter", "/v1/%6coad_lora_adapter", "/adapters", "/invocations", "/v1/unload_lora_adapter"):
         status, _ = post(taught, path, {"lora_name": "x", "lora_path": "/etc"})
         assert status == 404, path
+
+
+def test_every_route_of_the_running_engine_is_classified(taught: Service, kube: Kube) -> None:
+    log = kube.run("logs", taught.pods()[0]["metadata"]["name"], "-c", "vllm")
+    served = re.findall(r"Route: (\S+), Methods:", log)
+    assert len(served) > 30, "vLLM prints its routes when it starts"
+    assert routes.unclassified(served) == []
+
+
+def test_requests_with_logprobs_and_structured_output_are_served(taught: Service) -> None:
+    question = {"model": "medical", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 8, "temperature": 0}
+    status, raw = post(taught, "/v1/chat/completions", {**question, "logprobs": True, "top_logprobs": 2})
+    assert (status, json.loads(raw)["model"]) == (200, "medical")
+    status, raw = post(taught, "/v1/responses", {"model": "medical", "input": QUESTION, "max_output_tokens": 8, "temperature": 0})
+    assert (status, json.loads(raw)["model"]) == (200, "medical")
 
 
 def test_a_dataset_from_s3_trains_like_one_from_a_config_map(taught: Service, kube: Kube, environment: install.Environment) -> None:

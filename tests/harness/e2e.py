@@ -19,7 +19,7 @@ RESYNC_SECONDS = 30  # so that "idle" is watched over more than one resync
 def run_tests(arguments: list[str]) -> int:
     """Run pytest in the locked environment."""
     python = venv.ensure() / "bin" / "python"
-    return subprocess.run((str(python), "-m", "pytest", "-q", *(arguments or ["tests/e2e"])), cwd=ROOT, check=False).returncode
+    return subprocess.run((str(python), "-m", "pytest", "-v", "--tb=short", *(arguments or ["tests/e2e"])), cwd=ROOT, check=False).returncode
 
 
 def main() -> int:

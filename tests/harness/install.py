@@ -107,20 +107,22 @@ def helm(environment: Environment, *args: str, timeout: float = 300) -> str:
     return done.stdout
 
 
-def chart_values(images: dict[str, str], namespaces: tuple[str, ...], **more: Any) -> dict[str, Any]:
-    """Return the chart's values for this cluster: our images, the embedded store."""
+def chart_values(images: dict[str, str], namespaces: tuple[str, ...], store_url: str = "", store_claim: str = "", **more: Any) -> dict[str, Any]:
+    """Return the chart's values for this cluster: our images, the embedded store; `more` are further top-level values."""
     repository, tag = images["operator"].rsplit(":", 1)
     store_repository, store_tag = images["versitygw"].rsplit(":", 1)
     return {
         "image": {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"},
         "images": {"engine": images["engine-cpu"], "agent": images["agent"], "trainer": images["trainer"]},
         "store": {
+            "url": store_url,
+            "claim": store_claim,
             "embedded": {
                 "enabled": True,
                 "namespaces": list(namespaces),
                 "buckets": ["graftwork", "models", "data"],
                 "image": {"repository": store_repository, "tag": store_tag, "pullPolicy": "IfNotPresent"},
-            }
+            },
         },
         **more,
     }

@@ -1,0 +1,104 @@
+"""What the operator does to children, runs and its configuration, on the real cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.service import Service, config_map, job, messages
+from tests.harness import install
+from tests.harness.kube import Kube, Object, condition
+
+ORPHANS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Deployment": (
+        "apps/v1",
+        {
+            "replicas": 0,
+            "selector": {"matchLabels": {"orphan": "yes"}},
+            "template": {"metadata": {"labels": {"orphan": "yes"}}, "spec": {"containers": [{"name": "none", "image": "none"}]}},
+        },
+    ),
+    "Service": ("v1", {"ports": [{"port": 80}], "selector": {"orphan": "yes"}}),
+    "ConfigMap": ("v1", {}),
+    "PodDisruptionBudget": ("policy/v1", {"maxUnavailable": 1, "selector": {"matchLabels": {"orphan": "yes"}}}),
+    "ControllerRevision": ("apps/v1", {}),
+}
+
+
+def test_a_child_that_is_not_wanted_any_more_is_removed_and_a_strangers_is_not(taught: Service, kube: Kube) -> None:
+    deployment = kube.get("llmdeployment", "tiny")
+    assert deployment
+    labels = {"app.kubernetes.io/managed-by": "graftwork", "graftwork.dev/owner-uid": deployment["metadata"]["uid"]}
+    stranger = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "stranger", "labels": {"app.kubernetes.io/managed-by": "graftwork"}}}
+    orphans: list[Object] = []
+    for kind, (version, spec) in ORPHANS.items():
+        item: Object = {"apiVersion": version, "kind": kind, "metadata": {"name": f"orphan-{kind.lower()}", "labels": labels}}
+        orphans.append({**item, "revision": 1} if kind == "ControllerRevision" else {**item, "spec": spec} if spec else item)
+    kube.apply(stranger, *orphans)
+    for item in orphans:
+        if item["kind"] != "ControllerRevision":  # the newest ten are kept
+            kube.run("wait", item["kind"].lower(), item["metadata"]["name"], "--for=delete", "--timeout=60s")
+    assert kube.get("configmap", "stranger")
+    kube.delete("configmap", "stranger")
+    kube.delete("controllerrevision", "orphan-controllerrevision")
+
+
+def test_a_name_that_is_somebody_elses_is_never_taken_over(taught: Service, kube: Kube) -> None:
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "taken"}, "spec": {"ports": [{"port": 80}], "selector": {"a": "b"}}}
+    kube.apply(service)
+    first = kube.get("llmdeployment", "tiny")
+    assert first
+    kube.apply({**first, "metadata": {"name": "taken"}, "spec": {**first["spec"], "replicas": 0}})
+    found = condition(kube.wait_condition("llmdeployment", "taken", "Stalled", timeout=30), "Stalled")
+    assert found["reason"] == "NameTaken"
+    assert "taken" in found["message"]
+    kube.delete("llmdeployment", "taken")
+    kept = kube.get("service", "taken")
+    assert kept
+    assert kept["spec"]["ports"][0]["port"] == 80
+    kube.delete("service", "taken")
+
+
+def test_a_suspended_run_waits_and_resumes(taught: Service, kube: Kube) -> None:
+    kube.apply(config_map("patient", messages("juniper")), job("patient", "patient", "configMap://patient/train.jsonl", suspend=True))
+    kube.wait("finetunejob", "patient", lambda item: item.get("status", {}).get("phase") == "Suspended", 60, "Suspended")
+    assert kube.list("pods", "graftwork.dev/job=patient") == []
+    kube.patch("finetunejob", "patient", {"spec": {"suspend": False}})
+    assert taught.finished("patient")["status"]["phase"] == "Succeeded"
+    taught.until_answer("patient", "juniper", timeout=30)
+
+
+def test_a_taken_adapter_name_is_passed_over_and_the_alias_still_served(taught: Service, kube: Kube) -> None:
+    first = kube.get("loraadapter", "medical-1")
+    assert first
+    kube.apply({**first, "metadata": {"name": "clash-1"}, "spec": {**first["spec"], "alias": "someone", "owner": "someone"}})
+    done = taught.teach("gentian", alias="clash")
+    assert done["status"]["adapter"] == "clash-2"
+    taught.until_answer("clash", "gentian", timeout=30)
+    kube.delete("loraadapter", "clash-1")
+
+
+@pytest.fixture
+def store_on_one_node(environment: install.Environment, kube: Kube) -> Iterator[None]:
+    """The operator configured with a claim that only one node can mount; the deployments keep what they were made with."""
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    kube.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "one-node"}, "spec": claim})
+    steps = install.Steps()
+    install.install(steps, environment, store_url="file:///store", store_claim="one-node", resyncSeconds=30)
+    yield
+    install.install(steps, environment, resyncSeconds=30)
+    kube.delete("persistentvolumeclaim", "one-node")
+
+
+def test_a_store_that_cannot_be_shared_is_refused_and_what_serves_stays(taught: Service, kube: Kube, store_on_one_node: None) -> None:
+    pods = taught.identities()
+    kube.apply(config_map("nowhere", messages("x")), job("nowhere", "nowhere", "configMap://nowhere/train.jsonl"))
+    found = condition(kube.wait_condition("finetunejob", "nowhere", "Stalled", timeout=60), "Stalled")
+    assert found["reason"] == "StoreNotShared"
+    assert "ReadWriteMany" in found["message"]
+    assert "one-node" in found["message"]
+    assert taught.identities() == pods
+    assert "swordfish" in taught.ask("medical").text
+    kube.delete("finetunejob", "nowhere")
