@@ -253,7 +253,7 @@ def _progress(seen: Observed) -> dict[str, Any]:
         if result.training.loss is not None:
             found["loss"] = result.training.loss
         found.pop("etaSeconds", None)
-    return found
+    return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in found.items()}  # kubectl prints all digits
 
 
 def _progress_text(progress: Mapping[str, Any]) -> str | None:
