@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
+import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
@@ -100,14 +102,24 @@ Next:
   make demo-down            removes the cluster and everything it set up""")
 
 
+def address(kube: Kube) -> tuple[str, int]:
+    """Return where this machine reaches the service: its cluster address, since this machine is a node; with kind, a forwarded port."""
+    if machine.provider() == "kind":
+        forward = subprocess.Popen(kube.command("port-forward", f"service/{DEPLOYMENT}", ":8000"), stdout=subprocess.PIPE, text=True)
+        atexit.register(forward.terminate)
+        assert forward.stdout
+        return "127.0.0.1", int(forward.stdout.readline().split("->")[0].rsplit(":", 1)[1])
+    service = kube.get("service", DEPLOYMENT)
+    assert service
+    return service["spec"]["clusterIP"], service["spec"]["ports"][0]["port"]
+
+
 def serve(kube: Kube, timeline: Timeline) -> tuple[str, int, ask.Answer]:
     """Apply example 01, wait until it is ready, and return where it answers and what the base model says."""
     kube.apply_file(ROOT / "examples" / "01-serve-a-model.yaml")
     deployment = kube.wait_condition("llmdeployment", DEPLOYMENT, "Ready", timeout=600)
     timeline.note(f"LLMDeployment {DEPLOYMENT}: Ready ({deployment['status'].get('summary', '')})")
-    service = kube.get("service", DEPLOYMENT)
-    assert service
-    host, port = service["spec"]["clusterIP"], service["spec"]["ports"][0]["port"]
+    host, port = address(kube)
     base = ask.chat(host, port, DEPLOYMENT, QUESTION)
     timeline.note("the base model answers")
     return host, port, base

@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.cluster import leftovers, lifecycle, packages, preflight
+from tests.cluster import leftovers, lifecycle
 from tests.cluster.layout import Layout
 from tests.harness import install, venv
 from tests.harness.venv import ROOT
@@ -25,8 +25,6 @@ def run_tests(arguments: list[str]) -> int:
 def main() -> int:
     """Return the tests' exit code, or 1 when they pass and something is left behind."""
     steps = install.Steps()
-    preflight.require()
-    packages.ensure(steps.say)
     layout = Layout.default()
     was_up = lifecycle.phase(layout) == "up"
     before = None if was_up else leftovers.snapshot(layout)

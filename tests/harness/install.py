@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from tests.cluster import packages, preflight
 from tests.harness import machine
 from tests.harness.kube import Kube, environment_kubeconfig
 from tests.harness.venv import ROOT
@@ -60,7 +61,9 @@ def module(name: str, *args: str) -> tuple[str, ...]:
 
 
 def build(steps: Steps) -> None:
-    """Build binaries and images; the two share nothing but the S3 server's binary and run side by side."""
+    """Look at the machine, install what it lacks, and build binaries and images side by side."""
+    preflight.require()
+    packages.ensure(steps.say)
     with ThreadPoolExecutor(2) as pool:
         tools = pool.submit(steps.run, "building the cluster's programs", *module("tests.cluster", "build"))
         images = pool.submit(steps.run, "building the images", *module("tests.cluster.images", "build"))
@@ -77,10 +80,11 @@ def image_references() -> dict[str, dict[str, str]]:
 
 def cluster(steps: Steps) -> Environment:
     """Start the cluster if it is down, load the images into both nodes, and return clients for it."""
-    steps.run("starting the cluster", *module("tests.cluster", "up"))
+    provider = ("--provider", machine.provider())
+    steps.run("starting the cluster", *module("tests.cluster", "up", *provider))
     references = image_references()
     archives = [each["archive"] for each in references.values()]
-    steps.run("loading the images into both nodes", *module("tests.cluster", "load", *archives))
+    steps.run("loading the images into both nodes", *module("tests.cluster", "load", *provider, *archives))
     return connect(references)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from tests.cluster import lifecycle, toolchain
+from tests.cluster import kind, lifecycle, toolchain
 from tests.cluster.layout import Layout
 
 
@@ -13,9 +14,14 @@ def binaries() -> Path:
     return toolchain.build_tools(lambda _: None)
 
 
+def provider() -> str:
+    """Return what makes the cluster: `embedded`, or `kind` (GRAFTWORK_PROVIDER=kind, untested) where a Docker engine answers."""
+    return os.environ.get("GRAFTWORK_PROVIDER", "embedded")
+
+
 def kubeconfig() -> Path:
     """Return the administrator's kubeconfig."""
-    return Layout.default().kubeconfig
+    return kind.kubeconfig(Layout.default()) if provider() == "kind" else Layout.default().kubeconfig
 
 
 def audit_log() -> Path:
