@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -42,7 +43,8 @@ def missing(exists: Callable[[str], bool] | None = None) -> list[str]:
         return Path(name).exists() if name.startswith("/") else shutil.which(name, path=f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}") is not None
 
     test = exists or found
-    return [package for package, files in NEEDED.items() if not any(test(name) for name in files)]
+    without_venv = ["python3-venv"] if importlib.util.find_spec("ensurepip") is None else []  # Debian's python3 comes without it
+    return without_venv + [package for package, files in NEEDED.items() if not any(test(name) for name in files)]
 
 
 def command(names: list[str]) -> str:
@@ -56,7 +58,7 @@ def ensure(say: Callable[[str], None]) -> None:
     if not names:
         return
     if not shutil.which("apt-get"):
-        raise ClusterError(f"no apt-get here; install what holds: {', '.join(NEEDED[name][0] for name in names)}")
+        raise ClusterError(f"no apt-get here; install what holds: {', '.join(NEEDED.get(name, (name,))[0] for name in names)}")
     if os.geteuid() != 0:
         raise ClusterError(f"packages are missing: {', '.join(names)}; as root type: {command(names)}")
     say(f"installing Debian packages: {' '.join(names)}")

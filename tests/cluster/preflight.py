@@ -90,7 +90,7 @@ def _memory() -> Row:
 def _python() -> Row:
     version = platform.python_version()
     if importlib.util.find_spec("ensurepip") is None:
-        return Row(MISSING, "python3", f"{version} without venv", "apt-get install -y python3-venv")
+        return Row(NOTE, "python3", f"{version} without venv", "nothing: python3-venv is among the packages")
     return Row(OK, "python3", f"{version} with venv")
 
 

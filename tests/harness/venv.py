@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.util
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.cluster import packages
 from tests.cluster.cache import cache_root
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,6 +31,8 @@ def ensure() -> Path:
             return target
         shutil.rmtree(target, ignore_errors=True)  # the rest of an interrupted build
         print(f"installing the locked Python tools into {target} (once, about a minute)", file=sys.stderr, flush=True)
+        if importlib.util.find_spec("ensurepip") is None:
+            packages.ensure(lambda line: print(line, file=sys.stderr))
         subprocess.run((sys.executable, "-m", "venv", str(target)), check=True, stdout=sys.stderr)
         pip = (str(target / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", str(LOCK))
         subprocess.run(pip, check=True, stdout=sys.stderr)
