@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_AUDIT_SECONDS = 5.0
 SETTLE_SECONDS = 1.0
+RETRY_SECONDS = 10.0
 
 
 class Audit:
@@ -52,7 +53,10 @@ class Audit:
                 return
 
     def relisted(self, kind: str) -> None:
-        """Ask for an audit of a kind soon: its watch began anew, and deletions in between are told by nobody."""
+        """Ask for an audit soon: a kind's watch began anew, and deletions in between are told by nobody.
+
+        All kinds are audited then: watches mostly break together, and one that listed nothing (all of its objects are gone) says nothing.
+        """
         self._wanted.add(kind)
         self._wish.set()
 
@@ -69,20 +73,22 @@ class Audit:
                 metrics.WATCH_RESTARTS.labels(kind).inc()
             self._listed_once |= kinds
             if self._clock.monotonic() >= due:
-                kinds = {kind.name for kind in WATCHED}
                 due = self._clock.monotonic() + self._period_seconds * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
-            for kind in sorted(kinds):
-                await self._audit(kind)
+            complete = [await self._audit(kind.name) for kind in WATCHED]
+            if not all(complete):  # what was asked for is still to be done
+                due = min(due, self._clock.monotonic() + RETRY_SECONDS)
 
-    async def _audit(self, kind: str) -> None:
+    async def _audit(self, kind: str) -> bool:
+        """Compare one kind; return whether it could be listed."""
         try:
             repaired = await self._list(kind)
         except ApiError as error:
             logger.warning("%s was not audited: %s", kind, error)
-            return
+            return False
         if repaired:
             metrics.MIRROR_REPAIRS.labels(kind).inc(repaired)
             logger.info("%s: a complete listing had %d changes that no watch had told yet", kind, repaired)
+        return True
 
     async def _list(self, kind: str) -> int:
         changed = 0

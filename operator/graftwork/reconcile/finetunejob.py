@@ -9,6 +9,7 @@ from typing import Any
 from graftwork import names
 from graftwork.api import FineTuneJob, InvalidObjectError
 from graftwork.errors import AlreadyExists, Invalid, NameTaken
+from graftwork.facts import pods as pod_facts
 from graftwork.facts.pods import Pod
 from graftwork.facts.problem import Problem
 from graftwork.facts.result import Result as RunResult
@@ -111,15 +112,18 @@ async def _write(
     live: Object | None = None,
 ) -> Result:
     """Follow what was found to its end, and write the status."""
-    pods = [pod for pod in observe.pods(ctx, key.namespace, {names.LABEL_JOB: key.name}) if live and pod.controller == live["metadata"]["uid"]]
+    pods = _of_run(observe.pods(ctx, key.namespace, {names.LABEL_JOB: key.name}), live)
     running = [pod for pod in pods if (trainer := pod.container(names.CONTAINER_TRAINER)) and trainer.running]
     ctx.trainers.watch(key, observe.refs(key.namespace, running))
     facts = training_status.job_facts(live)
     ending = training_status.ending(facts, pods)
+    if ending and ending.phase == "Failed":  # for ever, and the watch of Jobs can be ahead of that of pods: look at the pods as they are
+        pods = _of_run([pod_facts.pod(item) for item in await ctx.cluster.list("Pod", key.namespace, {names.LABEL_JOB: key.name})], live)
+        ending = training_status.ending(facts, pods)
     adapter = _published(ctx, obj)
     if job and ending and ending.result and ending.phase == "Succeeded" and not adapter:
         adapter = await _publish(ctx, job, ending.result, live or {}, number)
-    elif job and adapter and not ending:
+    elif job and adapter and (not ending or ending.phase == "Failed"):  # it was published, whatever became of its Job and pod since
         ending = training_status.Ending("Succeeded", Reason.PUBLISHED, "", observe.now(ctx))
     elif job and live and not ending:
         await _keep_mutable(ctx, job, live)
@@ -145,6 +149,10 @@ async def _write(
     if problem and problem.reason is Reason.PROGRESSING:
         return Result(requeue_after_seconds=observe.LEFTOVER_SECONDS)
     return Result(requeue_after_seconds=BLOCKED_SECONDS if problem or (stalled and not ending) else None)
+
+
+def _of_run(pods: Sequence[Pod], live: Object | None) -> list[Pod]:
+    return [pod for pod in pods if live and pod.controller == live["metadata"]["uid"]]
 
 
 def _progress(ctx: Context, running: Sequence[Pod]) -> Mapping[str, Any] | None:

@@ -112,7 +112,7 @@ async def _gather(key: Key, ctx: Context, obj: Object) -> _View:
     problems = _problems(resource, source)
     if store and store.reason is Reason.STORE_NOT_SHARED:
         problems.append(store)
-    selection = NOTHING if store else observe.selection(ctx, resource, pods, agents)
+    selection = observe.selection(ctx, resource, pods, agents, nothing_new=store is not None)
     unserved = store if store and observe.adapters(ctx, key.namespace) else None
     parsed = source if isinstance(source, Source) else None
     return _View(obj, resource, parsed, pods, agents, selection, problems[0] if problems else None, unserved)

@@ -98,18 +98,23 @@ def rules(deployment: LLMDeployment) -> Rules:
     )
 
 
-def selection(ctx: Context, deployment: LLMDeployment, found: Sequence[Pod], known: Mapping[str, Agent]) -> Selection:
-    """Return which LoRAAdapters the deployment serves; the same for whoever asks in the same moment."""
+def selection(ctx: Context, deployment: LLMDeployment, found: Sequence[Pod], known: Mapping[str, Agent], *, nothing_new: bool = False) -> Selection:
+    """Return which LoRAAdapters the deployment serves; the same for whoever asks in the same moment.
+
+    `nothing_new` leaves it at those that pods were told of before, as when there is no store any more to get others from.
+    """
     namespace, name = deployment.metadata.namespace, deployment.metadata.name
     config_map = ctx.mirror.get("ConfigMap", namespace, names.adapters_config_map(name))
     remembered = str((deployment.status.get("model") or {}).get("fingerprint") or "")
+    listed = adapters_file.listed(config_map)
+    candidates = [adapter for adapter in adapters(ctx, namespace) if not nothing_new or adapter.engine_name in listed]
     seen = Seen(
         fingerprints=_fingerprints(found, known, remembered),
-        listed=adapters_file.listed(config_map),
+        listed=listed,
         loaded=_loaded_everywhere(found, known),
         served={row["alias"]: row["stable"] for row in deployment.status.get("adapters") or [] if row.get("stable")},
     )
-    return select(adapters(ctx, namespace), rules(deployment), seen)
+    return select(candidates, rules(deployment), seen)
 
 
 def _fingerprints(found: Sequence[Pod], known: Mapping[str, Agent], remembered: str) -> frozenset[str]:

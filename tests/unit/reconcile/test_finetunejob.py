@@ -7,6 +7,7 @@ import pytest
 from graftwork import names
 from graftwork.cluster.protocol import PeerView
 from graftwork.config import Config
+from graftwork.errors import Unavailable
 
 from tests.unit.reconcile.test_llmdeployment import serving
 from tests.unit.reconcile.world import STORE, World
@@ -115,6 +116,47 @@ async def test_a_result_that_came_while_the_operator_was_away_is_read() -> None:
     world.restart()
     await world.run("FineTuneJob", "tickets")
     assert world.status("FineTuneJob", "tickets")["phase"] == "Succeeded"
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "kind", "expected"),
+    [
+        (0, json.dumps(RESULT), "Complete", ("Succeeded", "Published")),
+        (64, json.dumps({**RESULT, "outcome": "Failed", "reason": "DatasetInvalid", "message": "line 7"}), "Failed", ("Failed", "DatasetInvalid")),
+    ],
+)
+async def test_a_job_that_is_known_to_have_ended_before_its_pod_is_ends_as_the_pod_says(
+    code: int, text: str, kind: str, expected: tuple[str, str]
+) -> None:
+    world = World()
+    job(world)
+    await world.run("FineTuneJob", "tickets")
+    trainer(world, container("trainer", running=True))
+    await world.run("FineTuneJob", "tickets")
+    mirror, world.cluster.mirror = world.cluster.mirror, None
+    trainer(world, ended(code, text), phase="Succeeded" if code == 0 else "Failed")  # the watch of pods has not told yet
+    world.cluster.mirror = mirror
+    end_job(world, kind, "")
+    await world.run("FineTuneJob", "tickets")
+    status = world.status("FineTuneJob", "tickets")
+    assert (status["phase"], condition(status, "Ready")[1]) == expected
+
+
+async def test_what_was_published_stays_a_success_when_its_pod_went_before_the_status_was_written() -> None:
+    world = World()
+    job(world)
+    await world.run("FineTuneJob", "tickets")
+    trainer(world, ended(0, json.dumps(RESULT)), phase="Succeeded")
+    world.cluster.fail = lambda verb, kind: Unavailable("no answer") if verb == "patch_status" else None
+    with pytest.raises(Unavailable):
+        await world.run("FineTuneJob", "tickets")
+    world.cluster.fail = lambda verb, kind: None
+    await world.cluster.delete("Pod", "ml", "r1")
+    end_job(world, "Complete", "")
+    world.restart()
+    await world.run("FineTuneJob", "tickets")
+    status = world.status("FineTuneJob", "tickets")
+    assert (status["phase"], status["adapter"]) == ("Succeeded", "medical-1")
 
 
 async def test_a_pod_of_an_earlier_job_of_the_same_name_is_not_read() -> None:

@@ -235,6 +235,22 @@ async def test_without_a_store_the_model_is_served_and_adapters_say_what_is_miss
     assert condition(world.status("LoRAAdapter", "medical-1"), "Stalled") == ("True", "StoreNotConfigured")
 
 
+async def test_losing_the_store_takes_away_nothing_that_is_served() -> None:
+    world = World()
+    world.adapter()
+    await serving(world)
+    assert "medical" in world.content()
+    other = World(Config.model_validate({**STORE.model_dump(), "store": {}}))
+    for obj in world.cluster.objects.values():
+        other.cluster.seed(obj)
+    other.agents.views.update(world.agents.views)
+    other.adapter("legal", letter="b")
+    before = other.content()
+    await other.run("LLMDeployment", "support")
+    assert other.content() == before
+    assert condition(other.status("LLMDeployment", "support"), "AdaptersLoaded") == ("False", "StoreNotConfigured")
+
+
 @pytest.mark.parametrize(("modes", "stalled"), [(["ReadWriteOnce"], True), (["ReadWriteMany"], False)])
 async def test_a_claim_that_only_one_node_can_mount_is_no_store(modes: list[str], stalled: bool) -> None:
     world = World(Config.model_validate({**STORE.model_dump(), "store": {"url": "file:///store", "claim": "adapters"}}))

@@ -82,6 +82,38 @@ async def test_a_deletion_that_no_watch_told_is_found_soon_after_a_relisting() -
     running.cancel()
 
 
+async def test_a_kind_whose_last_object_went_while_no_watch_ran_is_audited_with_the_others() -> None:
+    bench = Bench()
+    bench.api.items["LLMDeployment"] = [obj_of("LLMDeployment", resourceVersion="50")]
+    await bench.audit.fill()
+    running = asyncio.create_task(bench.audit.run())
+    await bench.clock.advance(60)
+    bench.api.items["LLMDeployment"] = []
+    bench.api.version = 200
+    bench.audit.relisted("Pod")  # an empty listing of the LLMDeployments is told by nobody
+    await bench.clock.advance(1.1)
+    assert bench.mirror.get("LLMDeployment", "ml", "one") is None
+    running.cancel()
+
+
+async def test_an_audit_that_failed_is_made_up_for_soon() -> None:
+    bench = Bench()
+    bench.api.items["Pod"] = [obj_of("Pod", resourceVersion="50")]
+    await bench.audit.fill()
+    running = asyncio.create_task(bench.audit.run())
+    await bench.clock.advance(60)
+    bench.api.items["Pod"] = []
+    bench.api.version = 200
+    bench.api.fail["Pod"] = Unavailable("no answer")
+    bench.audit.relisted("Pod")
+    await bench.clock.advance(25)
+    assert bench.mirror.get("Pod", "ml", "one")
+    bench.api.fail.clear()
+    await bench.clock.advance(15)
+    assert bench.mirror.get("Pod", "ml", "one") is None
+    running.cancel()
+
+
 async def test_everything_is_audited_shortly_after_the_start_and_in_every_period() -> None:
     bench = Bench()
     await bench.audit.fill()
