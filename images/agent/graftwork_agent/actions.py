@@ -127,6 +127,9 @@ class Actions:
         finally:
             self._state.on_disk.discard(name)  # also after a failure, which is logged once and would not go away by itself
             self._state.deleting.discard(name)
+            files = self._state.files.get(name)
+            if files and files.state is FileState.VERIFIED:
+                del self._state.files[name]  # should the adapter be wanted again, there is nothing to load
 
     async def _load(self, engine: Engine, adapter: Adapter) -> None:
         state, name = self._state, adapter.engine_name

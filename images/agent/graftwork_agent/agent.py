@@ -51,7 +51,7 @@ class Agent:
         adapters.mkdir(parents=True, exist_ok=True)
         clean(adapters)
         state.on_disk = {path.name for path in adapters.iterdir() if ENGINE_NAME.fullmatch(path.name)}
-        watch = FolderWatch(state.read_inputs)
+        watch = _folder_watch(state.read_inputs)
         self._base_due.set()
         for work in (self._actions.warm_up(), self._read_base(), self._watch_engine(), self._check_engine()):
             self._actions.spawn(work)
@@ -70,7 +70,8 @@ class Agent:
                     async with asyncio.timeout(timeout):  # not wait_for, which loses a cancellation that comes with the wake-up
                         await state.wake.wait()
         finally:
-            watch.close()
+            if watch:
+                watch.close()
             await self._actions.close()
             await self._client.close()
 
@@ -80,9 +81,9 @@ class Agent:
         self.metrics.loaded.set(len(engine.listed) if engine and engine.listed else 0)
         self.board.show(self._state.document())
 
-    def _watch_folders(self, watch: FolderWatch, watched: set[Path]) -> None:
+    def _watch_folders(self, watch: FolderWatch | None, watched: set[Path]) -> None:
         for folder in (self._settings.config_dir, self._settings.podinfo_dir):
-            if folder not in watched:
+            if watch and folder not in watched:
                 try:
                     watch.add(folder)
                     watched.add(folder)
@@ -99,7 +100,7 @@ class Agent:
                 self._state.base = await asyncio.to_thread(read_base, self._settings.base_dir)
                 self._state.base_error, attempts = "", 0
                 self._state.wake.set()
-            except (StoreError, OSError) as error:
+            except (StoreError, OSError, ValueError, RecursionError) as error:  # the last two: JSON that nobody writes
                 self._state.base_error = str(error)
                 self._state.wake.set()
                 attempts += 1
@@ -141,3 +142,12 @@ class Agent:
                     LOG.warning("engine: its list changed from inside")
                     engine.listed = listed
                     state.wake.set()
+
+
+def _folder_watch(changed: Callable[[], None]) -> FolderWatch | None:
+    """Return the watch of the mounted folders; None on a node whose limit of inotify instances is used up, which costs up to a second per change."""
+    try:
+        return FolderWatch(changed)
+    except OSError as error:
+        LOG.warning("the mounted files are read once a second: %s", error)
+        return None

@@ -214,6 +214,9 @@ def _fetches(snapshot: Snapshot, desired: Desired, wakes: list[float]) -> list[F
     for adapter in sorted(desired.adapters, key=lambda item: not item.required):
         known = snapshot.files.get(adapter.engine_name)
         files = current_files(snapshot, desired, adapter)
+        trouble = snapshot.engine.troubles.get(adapter.engine_name) if snapshot.engine else None
+        if trouble and trouble.refused:
+            continue  # another engine process may take it; this one needs no files of it
         if (known and known.state is FileState.WORKING) or adapter.engine_name in snapshot.deleting:
             continue
         if files is not None and files.state is FileState.FAILED and files.retry_at > snapshot.now:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from graftwork_agent import actions
+from graftwork_agent import agent as agent_module
 from graftwork_agent.agent import Agent
+from graftwork_agent.prepare import remove
 from graftwork_agent.server import make_app
 from graftwork_store.errors import StoreUnreachable
 from graftwork_store.store import Store
@@ -114,6 +119,58 @@ async def test_removing_every_adapter_unloads_and_deletes(pod: Pod, engine: Stub
         pod.desire(adapters_json([]))
         await seen.until(lambda: seen.status["adapters"] == [] and seen.status["routes"] == {})
     assert (engine.loaded, pod.on_disk()) == ([], [])
+
+
+async def test_an_adapter_that_is_wanted_again_while_its_files_are_deleted_is_fetched_anew(
+    pod: Pod, engine: StubEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = pod.publish("medical")
+    name = engine_name(published)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(folder: Path) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        remove(folder)
+
+    monkeypatch.setattr(actions, "remove", slow)
+    pod.desire(adapters_json([entry(published)]))
+    async with pod.serve() as seen:
+        await seen.until(lambda: seen.state(name) == "Loaded")
+        pod.desire(adapters_json([]))
+        await asyncio.to_thread(begun.wait, 10)
+        wanted = pod.desire(adapters_json([entry(published)]))
+        await seen.until(lambda: seen.status["observedHash"] == wanted)
+        go_on.set()
+        await seen.until(lambda: seen.state(name) == "Loaded")
+    assert pod.on_disk() == [name]
+
+
+async def test_what_one_engine_process_refused_is_fetched_anew_for_the_next(pod: Pod, engine: StubEngine) -> None:
+    published = pod.publish("medical")
+    name = engine_name(published)
+    engine.faults.errors[name] = (400, "Call to add_lora method failed: vLLM does not yet support DoRA.")
+    pod.desire(adapters_json([entry(published)]))
+    async with pod.serve() as seen:
+        await seen.until(lambda: seen.state(name) == "Refused")
+        async with asyncio.timeout(10):
+            while pod.on_disk():
+                await asyncio.sleep(0.02)
+        engine.faults.errors.clear()
+        await engine.restart()
+        await seen.until(lambda: seen.state(name) == "Loaded")
+    assert pod.on_disk() == [name]
+
+
+async def test_a_node_without_inotify_instances_only_costs_time(pod: Pod, engine: StubEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(_changed: object) -> None:
+        raise OSError(24, "inotify_init1: raise fs.inotify.max_user_instances on the node")
+
+    monkeypatch.setattr(agent_module, "FolderWatch", none_left)
+    published = pod.publish("medical")
+    async with pod.serve() as seen:
+        pod.desire(adapters_json([entry(published)]))
+        await seen.until(lambda: seen.state(engine_name(published)) == "Loaded")
 
 
 async def test_a_new_engine_process_gets_everything_again(pod: Pod, engine: StubEngine) -> None:
@@ -237,6 +294,13 @@ async def test_a_base_that_cannot_be_read_is_reported_and_read_again(pod: Pod, e
         assert seen.adapter(engine_name(published))["reason"] == "ModelInvalid"
         (pod.root / "away").rename(pod.root / "base" / "config.json")
         await seen.until(lambda: seen.state(engine_name(published)) == "Loaded")
+
+
+async def test_a_base_whose_configuration_has_no_fingerprint_is_reported(pod: Pod, engine: StubEngine) -> None:
+    (pod.root / "base" / "config.json").write_text('{"model_type": "\\ud800"}')  # half of a pair: JSON, but no text
+    pod.desire(adapters_json([]))
+    async with pod.serve() as seen:
+        await seen.until(lambda: "surrogates" in ((seen.status.get("base") or {}).get("error") or ""))
 
 
 async def test_a_higher_limit_of_rank_gives_a_refused_adapter_another_chance(pod: Pod) -> None:

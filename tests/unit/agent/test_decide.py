@@ -89,6 +89,7 @@ VERIFIED = files(a, WANT_AB) | files(b, WANT_AB)
             snapshot(WANT_AB, files=VERIFIED, engine=engine(B, troubles={A: LoadTrouble("x", "", refused=True)}), on_disk=frozenset({A, B})),
             [("Delete", A)],
         ),
+        (snapshot(WANT_A, engine=engine(troubles={A: LoadTrouble("x", "", refused=True)})), []),  # or it would be fetched and deleted for ever
         (snapshot(desired(), engine=engine(OLD)), []),  # the guard has to take the routing first
         (snapshot(desired(), engine=engine(OLD, routing={"medical": OLD})), []),
         (snapshot(desired(), engine=engine(OLD, routing={}), routing_busy=True), []),
@@ -278,6 +279,8 @@ def test_carrying_out_what_is_decided_comes_to_rest_with_the_desired_state(situa
                 process.troubles.pop(action.name, None)
             elif isinstance(action, Delete):
                 situation.on_disk -= {action.name}
+                if action.name in known and known[action.name].state is FileState.VERIFIED:
+                    del known[action.name]
             else:
                 process.routing = action.body
     else:
