@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from graftwork.errors import ConfigError
@@ -49,6 +49,15 @@ class LeaseConfig(_Section):
     namespace: str = Field(min_length=1)
     duration_seconds: float = Field(default=15, ge=3)
     renew_seconds: float = Field(default=5, gt=0)
+
+    @model_validator(mode="after")
+    def _renewed_in_time(self) -> Self:
+        if self.renew_seconds > self.duration_seconds / 2:
+            raise ValueError(
+                f"renewSeconds is {self.renew_seconds:g} and durationSeconds {self.duration_seconds:g}, so the Lease would run out too easily; "
+                "renewSeconds must be at most half of durationSeconds"
+            )
+        return self
 
 
 class Config(_Section):

@@ -57,8 +57,8 @@ async def apply_children(ctx: Context, owner: Object, desired: Sequence[Object],
     """Make the owner's children be these, in this order; each is awaited before the next. A child that is as desired costs no request.
 
     Kinds that are made once (Job, ControllerRevision, PersistentVolumeClaim) are created where they are missing and never changed.
-    Children of `prune_kinds` that carry the owner's label and are not desired are deleted. Raises NameTaken, before anything is written
-    to that object, when a child's name belongs to an object that is not the owner's.
+    Children of `prune_kinds` that carry the owner's label and controller reference and are not desired are deleted. Raises NameTaken, before
+    anything is written to that object, when a child's name belongs to an object that is not the owner's.
     """
     outcome = Outcome()
     for child in desired:
@@ -121,7 +121,7 @@ async def _prune(ctx: Context, owner: Object, kind: str, outcome: Outcome) -> No
         if (kind, name) in outcome.live or child["metadata"].get("deletionTimestamp"):
             continue
         controllers = [reference.get("uid") for reference in child["metadata"].get("ownerReferences") or [] if reference.get("controller")]
-        if controllers and controllers[0] != metadata["uid"]:
-            continue
+        if controllers != [metadata["uid"]]:
+            continue  # a label alone is easily copied: what we made has us as its controller
         await ctx.cluster.delete(kind, metadata["namespace"], name, uid=child["metadata"]["uid"])
         outcome.pruned.append(f"{kind}/{name}")

@@ -141,9 +141,13 @@ async def test_a_changed_child_is_applied_again(ctx: Context) -> None:
 async def test_what_is_not_desired_any_more_is_pruned_and_nothing_else(ctx: Context) -> None:
     await apply_children(ctx, OWNER, [CONFIG_MAP, {**CONFIG_MAP, "metadata": {"name": "old"}}])
     ctx.cluster.seed(obj_of("ConfigMap", "of-another", labels={names.LABEL_OWNER_UID: "uid-other"}))  # type: ignore[attr-defined]
+    copied = owned(OWNER, {**CONFIG_MAP, "metadata": {"name": "a-copy"}})
+    del copied["metadata"]["ownerReferences"]
+    ctx.cluster.seed(copied)  # type: ignore[attr-defined]
     outcome = await apply_children(ctx, OWNER, [CONFIG_MAP])
     assert outcome.pruned == ["ConfigMap/old"]
     assert ctx.mirror.get("ConfigMap", "ml", "of-another")
+    assert ctx.mirror.get("ConfigMap", "ml", "a-copy")
 
 
 async def test_a_job_is_made_once_and_never_changed_or_pruned(ctx: Context) -> None:

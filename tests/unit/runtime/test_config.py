@@ -52,6 +52,10 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
         (MINIMAL + "resyncSeconds: soon", r"resyncSeconds: .*valid number.*\(given: 'soon'\)"),
         (MINIMAL + "store: {url: ftp://x}", r"store.url: .*given: 'ftp://x'"),
         ("images: {engine: e, agent: a}\nlease: {namespace: g}", "images.trainer: Field required"),
+        (
+            "images: {engine: e, agent: a, trainer: t}\nlease: {namespace: g, durationSeconds: 5}",
+            "renewSeconds must be at most half of durationSeconds",
+        ),
         ("[]", "the top level is list"),
         ("a: [", "not YAML"),
     ],
