@@ -49,7 +49,7 @@ def test_a_killed_agent_returns_and_nothing_is_loaded_twice(taught: Service, kub
     before = container(pod, "agent")["restartCount"]
     with Load(taught.host, taught.port, ["tiny", "medical"], clients=2) as load:
         load.wait_for(4)
-        processes.kill(pod["metadata"]["uid"], "graftwork-agent")
+        processes.kill(pod["metadata"]["uid"], "graftwork_agent serve")
         wait_for_restart(kube, pod["metadata"]["name"], "agent", before)
         load.wait_for(4)
     assert load.tally.failures == []

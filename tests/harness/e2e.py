@@ -11,8 +11,10 @@ import sys
 from tests.cluster import leftovers, lifecycle
 from tests.cluster.layout import Layout
 from tests.harness import install, venv
+from tests.harness.kube import Kube
 from tests.harness.venv import ROOT
 
+KINDS = "finetunejobs,loraadapters,llmdeployments"
 RESYNC_SECONDS = 30  # so that "idle" is watched over more than one resync
 
 
@@ -22,18 +24,31 @@ def run_tests(arguments: list[str]) -> int:
     return subprocess.run((str(python), "-m", "pytest", "-v", "--tb=short", *(arguments or ["tests/e2e"])), cwd=ROOT, check=False).returncode
 
 
+def empty(kube: Kube, steps: install.Steps) -> None:
+    """Remove what an earlier run or the demo made: the last test uninstalls Graftwork, which would leave their finalizers behind."""
+    for namespace in (install.DEMO_NAMESPACE, install.TEST_NAMESPACE):
+        if kube.within(namespace).list(KINDS):
+            steps.say(f"removing the resources in namespace {namespace}")
+            kube.within(namespace).delete(KINDS, "--all")
+
+
 def main() -> int:
     """Return the tests' exit code, or 1 when they pass and something is left behind."""
     steps = install.Steps()
     layout = Layout.default()
     was_up = lifecycle.phase(layout) == "up"
     before = None if was_up else leftovers.snapshot(layout)
-    install.prepare(steps, resyncSeconds=RESYNC_SECONDS)
-    code = run_tests(sys.argv[1:])
+    try:
+        environment = install.prepare(steps, resyncSeconds=RESYNC_SECONDS)
+        empty(environment.kube, steps)
+        code = run_tests(sys.argv[1:])
+    finally:  # an interrupted run leaves no cluster behind either
+        if before is None:
+            steps.say("the cluster was up before and stays up")
+        else:
+            lifecycle.down(layout, steps.say)
     if before is None:
-        steps.say("the cluster was up before and stays up")
         return code
-    lifecycle.down(layout, steps.say)
     left = leftovers.leftovers(before, layout)
     print("\n".join(left) or "the cluster left nothing behind: no process, mount, interface, namespace, iptables rule or cgroup")
     return code or (1 if left else 0)

@@ -137,7 +137,9 @@ def install(steps: Steps, environment: Environment, namespaces: tuple[str, ...] 
     steps.say("installing Graftwork with helm")
     kube = environment.kube
     for namespace in namespaces:
-        kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        # Everything that Graftwork makes in them must pass the restricted Pod Security Standard.
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}})
     values = json.dumps(chart_values(environment.images, namespaces, **more))
     helm(environment, "upgrade", "--install", CRD_RELEASE, "charts/graftwork-crds", "--namespace", SYSTEM_NAMESPACE, "--create-namespace")
     command = [
@@ -171,8 +173,10 @@ def trainer_job(image: str, name: str, arguments: list[str], volumes: list[dict[
         "env": env,
         "volumeMounts": mounts,
         "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
-    spec = {"restartPolicy": "Never", "securityContext": {"runAsUser": 10001, "fsGroup": 10001}, "containers": [container], "volumes": volumes}
+    security = {"runAsNonRoot": True, "runAsUser": 10001, "fsGroup": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
+    spec = {"restartPolicy": "Never", "securityContext": security, "containers": [container], "volumes": volumes}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": {"backoffLimit": 1, "template": {"spec": spec}}}
 
 

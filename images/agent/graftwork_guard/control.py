@@ -87,7 +87,7 @@ class Control:
     async def _replace_routing(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope["headers"], receive, self._settings.max_body_bytes)
         try:
-            routing = parse(json.loads(body))
+            routing = parse(json.loads(body), self._settings.served_name)
         except (ValueError, RecursionError) as error:
             await send_json(send, 400, {"error": f"the body is not JSON: {error}"})
             return

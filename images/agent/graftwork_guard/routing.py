@@ -67,8 +67,12 @@ class Refusal:
 NO_ROUTING = Refusal(503, "ServiceUnavailableError", "This replica is starting: its models are not known yet.", retry_after_seconds=5)
 
 
-def parse(document: object) -> Routing:
-    """Return the map that the agent sent; raise RoutingError."""
+def parse(document: object, served_name: str = "") -> Routing:
+    """Return the map that the agent sent; raise RoutingError.
+
+    `served_name` is the base's name in this engine. It wins over the document's, which already has the new one while pods of the old are served
+    out: this engine would answer 404 to that.
+    """
     if not isinstance(document, dict):
         raise RoutingError("the body is not a JSON object; send a document of docs/design/schemas/routing.schema.json")
     if document.get("apiVersion") != API_VERSION:
@@ -78,7 +82,7 @@ def parse(document: object) -> Routing:
         raise RoutingError(f"base is {base!r}; it must be the served name of the base model")
     if not isinstance(ready, bool):
         raise RoutingError(f"ready is {ready!r}; it must be true or false")
-    return Routing(base, _aliases(document.get("aliases")), _unavailable(document.get("unavailable")), ready)
+    return Routing(served_name or base, _aliases(document.get("aliases")), _unavailable(document.get("unavailable")), ready)
 
 
 def _aliases(value: object) -> dict[str, str]:
