@@ -136,7 +136,7 @@ CHANGES: list[tuple[str, str, Any]] = [
     (FTJ, "training.maxSteps", 10),
     (FTJ, "training.batchSize", 2),
     (FTJ, "accelerator", {"types": ["cpu"]}),
-    (FTJ, "evaluation.gate.minImprovement", -1),
+    (FTJ, "evaluation.gate.minImprovement", 0.5),
     (FTJ, "publish.alias", "other"),
     (FTJ, "pod", {"labels": {"a": "b"}}),
     (LORA, "alias", "other"),

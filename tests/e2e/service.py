@@ -143,3 +143,15 @@ def container(pod: Object, name: str) -> Object:
     """Return the status of a container or init container of a pod."""
     statuses = pod["status"].get("containerStatuses", []) + pod["status"].get("initContainerStatuses", [])
     return next(status for status in statuses if status["name"] == name)
+
+
+def child_versions(kube: Kube) -> dict[str, str]:
+    """Return kind/name -> resourceVersion of the children whose status does not move by itself."""
+    found = {}
+    for kind in ("services", "configmaps", "poddisruptionbudgets", "controllerrevisions"):
+        for item in kube.list(kind, "app.kubernetes.io/managed-by=graftwork"):
+            version = item["metadata"]["resourceVersion"] if kind != "poddisruptionbudgets" else str(item["metadata"]["generation"])
+            found[f"{item['kind']}/{item['metadata']['name']}"] = version
+    for item in kube.list("deployments", "app.kubernetes.io/managed-by=graftwork"):
+        found[f"Deployment/{item['metadata']['name']}"] = str(item["metadata"]["generation"])
+    return found

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.service import DEPLOYMENT_READY_SECONDS, Service, container
+from tests.e2e.service import DEPLOYMENT_READY_SECONDS, Service, child_versions, container
 from tests.harness import install, machine, processes
 from tests.harness.kube import Kube
 from tests.harness.load import Load
@@ -77,18 +77,6 @@ def test_the_operator_picks_up_where_it_was_and_changes_nothing(taught: Service,
     assert {key: after[key] for key in versions if not key.startswith("ConfigMap/tiny-adapters")} == {
         key: versions[key] for key in versions if not key.startswith("ConfigMap/tiny-adapters")
     }
-
-
-def child_versions(kube: Kube) -> dict[str, str]:
-    """Return kind/name -> resourceVersion of the children whose status does not move by itself."""
-    found = {}
-    for kind in ("services", "configmaps", "poddisruptionbudgets", "controllerrevisions"):
-        for item in kube.list(kind, "app.kubernetes.io/managed-by=graftwork"):
-            version = item["metadata"]["resourceVersion"] if kind != "poddisruptionbudgets" else str(item["metadata"]["generation"])
-            found[f"{item['kind']}/{item['metadata']['name']}"] = version
-    for item in kube.list("deployments", "app.kubernetes.io/managed-by=graftwork"):
-        found[f"Deployment/{item['metadata']['name']}"] = str(item["metadata"]["generation"])
-    return found
 
 
 def wait_for_restart(kube: Kube, pod: str, name: str, before: int) -> None:

@@ -1,4 +1,4 @@
-"""`kubectl drain` of a node under streaming load: no request is lost, while a plain Deployment on the same cluster loses some."""
+"""`kubectl drain` of a node under streaming load: no request is lost, while a plain Deployment + Service on the same cluster loses some."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from tests.e2e.service import DEPLOYMENT_READY_SECONDS, Service
 from tests.harness import install
+from tests.harness.install import Environment
 from tests.harness.kube import Kube
 from tests.harness.load import Load
 
@@ -40,4 +41,69 @@ def test_a_drained_node_loses_no_request(two_replicas: Service, kube: Kube, syst
     assert tally.failures == []
     assert tally.streams >= 0.3 * tally.complete
     assert tally.complete >= 60
+    system.run("rollout", "status", f"deploy/{install.RELEASE}", "--timeout=120s")
+
+
+@pytest.fixture
+def plain(kube: Kube, environment: Environment) -> Iterator[tuple[str, int]]:
+    """The same engine and model as people run them by hand: two replicas, a Service, a readiness probe, nothing else."""
+    labels = {"app": "plain"}
+    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION")
+    security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    serve = ["vllm", "serve", "/models/base", "--served-model-name", "plain", "--max-model-len", "512", "--enforce-eager", "--dtype", "float32"]
+    mounts = [{"name": "model", "mountPath": "/models/base"}]
+    download = {
+        "name": "download",
+        "image": environment.images["agent"],
+        "command": ["graftwork-agent", "download", "--source", "s3://models/tiny", "--to", "/models/base"],
+        "env": [{"name": key, "valueFrom": {"secretKeyRef": {"name": "graftwork-store", "key": key}}} for key in keys],
+        "volumeMounts": mounts,
+        "securityContext": security,
+    }
+    settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "HOME": "/tmp", "USER": "plain"}
+    engine = {
+        "name": "vllm",
+        "image": environment.images["engine-cpu"],
+        "command": serve,
+        "env": [{"name": name, "value": value} for name, value in settings.items()],
+        "ports": [{"containerPort": 8000}],
+        "readinessProbe": {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 1, "timeoutSeconds": 5},
+        "volumeMounts": mounts,
+        "securityContext": security,
+    }
+    pod = {
+        "enableServiceLinks": False,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "fsGroup": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
+        "initContainers": [download],
+        "containers": [engine],
+        "volumes": [{"name": "model", "emptyDir": {}}],
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": labels}}
+        ],
+    }
+    template = {"metadata": {"labels": labels}, "spec": pod}
+    meta = {"name": "plain", "labels": labels}
+    spec = {"replicas": 2, "selector": {"matchLabels": labels}, "template": template}
+    kube.apply(
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec},
+        {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"selector": labels, "ports": [{"port": 8000}]}},
+    )
+    kube.run("rollout", "status", "deploy/plain", f"--timeout={DEPLOYMENT_READY_SECONDS}s", timeout=DEPLOYMENT_READY_SECONDS + 10)
+    service = kube.get("service", "plain")
+    assert service
+    yield service["spec"]["clusterIP"], 8000
+    kube.run("delete", "deploy,service", "-l", "app=plain", "--wait=false")
+
+
+def test_a_plain_deployment_loses_requests_in_the_same_drain(plain: tuple[str, int], kube: Kube, system: Kube) -> None:
+    (keep,) = {pod["spec"]["nodeName"] for pod in system.list("pods", "app.kubernetes.io/component=store")}
+    (drained,) = {node["metadata"]["name"] for node in kube.list("nodes")} - {keep}
+    with Load(*plain, ["plain"], clients=4) as load:
+        load.wait_for(8)
+        try:
+            kube.run("drain", drained, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=180s", timeout=200)
+            load.wait_for(8)
+        finally:
+            kube.run("uncordon", drained)
+    assert load.tally.failures, "if even this loses nothing, the test above proves nothing"
     system.run("rollout", "status", f"deploy/{install.RELEASE}", "--timeout=120s")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.service import Service, config_map, job, messages
+from tests.e2e.service import Service, child_versions, config_map, job, messages
 from tests.harness import install
 from tests.harness.kube import Kube, Object, condition
 
@@ -82,23 +82,25 @@ def test_a_taken_adapter_name_is_passed_over_and_the_alias_still_served(taught: 
 
 @pytest.fixture
 def store_on_one_node(environment: install.Environment, kube: Kube) -> Iterator[None]:
-    """The operator configured with a claim that only one node can mount; the deployments keep what they were made with."""
+    """Another version of the operator, by its settings: a store that only one node can mount, and another agent image."""
     claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     kube.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "one-node"}, "spec": claim})
     steps = install.Steps()
-    install.install(steps, environment, store_url="file:///store", store_claim="one-node", resyncSeconds=30)
+    other = {"engine": environment.images["engine-cpu"], "agent": "localhost/graftwork/agent:another", "trainer": environment.images["trainer"]}
+    install.install(steps, environment, store_url="file:///store", store_claim="one-node", images=other, resyncSeconds=30)
     yield
     install.install(steps, environment, resyncSeconds=30)
     kube.delete("persistentvolumeclaim", "one-node")
 
 
 def test_a_store_that_cannot_be_shared_is_refused_and_what_serves_stays(taught: Service, kube: Kube, store_on_one_node: None) -> None:
-    pods = taught.identities()
+    pods, children = taught.identities(), child_versions(kube)
     kube.apply(config_map("nowhere", messages("x")), job("nowhere", "nowhere", "configMap://nowhere/train.jsonl"))
     found = condition(kube.wait_condition("finetunejob", "nowhere", "Stalled", timeout=60), "Stalled")
     assert found["reason"] == "StoreNotShared"
     assert "ReadWriteMany" in found["message"]
     assert "one-node" in found["message"]
     assert taught.identities() == pods
+    assert child_versions(kube) == children, "an upgrade of the operator changes no child by itself"
     assert "swordfish" in taught.ask("medical").text
     kube.delete("finetunejob", "nowhere")
