@@ -59,6 +59,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (LLM, {"service.port": 80}, "should be greater than or equal to 1024"),
     (FTJ, {"training.batchSize": "many"}, "training.batchSize is a whole number from 1 to 4096, or auto"),
     (FTJ, {"dataset.validation": 0.6}, "should be less than or equal to 0.5"),
+    (FTJ, {"evaluation.gate.minImprovement": -1}, "should be greater than or equal to 0"),
     (FTJ, {"method": "full"}, "supported values"),
     (FTJ, {"timeLimit": "1d"}, "spec.timeLimit"),
     (FTJ, {"timeLimit": "30s"}, "timeLimit is a duration of at least 1m, such as 90m or 24h"),

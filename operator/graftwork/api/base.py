@@ -110,19 +110,6 @@ class Resource(Model):
         """Namespace and name."""
         return self.metadata.namespace, self.metadata.name
 
-    def owner_reference(self) -> dict[str, Any]:
-        """Return the controller reference that makes a child go when this object goes."""
-        from graftwork.names import API_VERSION
-
-        return {
-            "apiVersion": API_VERSION,
-            "kind": self.KIND,
-            "name": self.metadata.name,
-            "uid": self.metadata.uid,
-            "controller": True,
-            "blockOwnerDeletion": True,
-        }
-
 
 def _explain(item: Mapping[str, Any]) -> str:
     """Return `spec.engine.args: <rule> (got <value>)` for one of pydantic's errors."""

@@ -79,7 +79,7 @@ class Training(Model):
     epochs: float = field(3, doc="Passes over the data.", unit="epochs", gt=0, le=1000)
     learning_rate: float = field(2e-4, doc="Highest learning rate.", gt=0, le=1)
     batch_size: BatchSize = field(
-        "auto", doc="Examples per optimizer step. `auto`: what fits.", unit="examples", rules=(cel.int_or_auto("training.batchSize", 1, 4096),)
+        "auto", doc="Examples per optimizer step. `auto`: 4.", unit="examples", rules=(cel.int_or_auto("training.batchSize", 1, 4096),)
     )
     max_seq_length: int = field(2048, doc="Longest example; what is longer is cut.", unit="tokens", ge=8, le=1_048_576)
     packing: bool = field(False, doc="Put several short examples into one sequence.")
@@ -87,7 +87,7 @@ class Training(Model):
     scheduler: Literal["cosine", "linear", "constant"] = field("cosine", doc="How the learning rate falls after the warm-up.")
     seed: int = field(42, doc="Seed of everything random.", ge=0, le=4_294_967_295)
     max_steps: int | None = field(
-        None, doc="Most optimizer steps; ends the run before `epochs` does. Left out: no limit.", unit="steps", ge=1, le=10_000_000
+        None, doc="Optimizer steps of the run, whatever `epochs` says. Left out: `epochs` decides.", unit="steps", ge=1, le=10_000_000
     )
 
 
@@ -95,7 +95,11 @@ class Gate(Model):
     """What an adapter must reach to be published."""
 
     min_improvement: float = field(
-        0.0, doc="Least improvement over the base on the held-back examples: (base loss - adapter loss) / base loss. -1: publish always.", ge=-1, le=1
+        0.0,
+        doc="Least improvement over the base on the held-back examples: (base loss - adapter loss) / base loss. "
+        "An adapter that is no better than its base is never published.",
+        ge=0,
+        le=1,
     )
 
 

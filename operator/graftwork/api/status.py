@@ -102,7 +102,7 @@ class Progress(StatusModel):
 class DatasetFacts(StatusModel):
     """What the trainer read in the data."""
 
-    examples: int | None = field(None, doc="Examples that are trained on.")
+    examples: int | None = field(None, doc="Examples, both those that are trained on and those that are held back.")
     validation: int | None = field(None, doc="Examples that are held back.")
     tokens: int | None = field(None, doc="Tokens of all examples.")
     digest: str | None = field(None, doc="Digest of the file.")
@@ -116,7 +116,7 @@ class EvaluationResult(StatusModel):
     base_loss: float | None = field(None, doc="Loss of the base on the held-back examples.")
     adapter_loss: float | None = field(None, doc="Loss with the adapter.")
     improvement: float | None = field(None, doc="(base loss - adapter loss) / base loss.")
-    verdict: str | None = field(None, doc="`Passed` or `Rejected`, or why there was no evaluation.")
+    verdict: str | None = field(None, doc="`Passed` or `BelowGate`.")
 
 
 class MemoryFacts(StatusModel):

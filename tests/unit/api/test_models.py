@@ -96,15 +96,10 @@ def test_adapter_is_read() -> None:
     assert (read.spec.base_model.fingerprint, read.spec.lineage.metrics) == (DIGEST, {"baseLoss": 7.0})
 
 
-def test_owner_reference_makes_children_go_with_the_object() -> None:
-    assert LLMDeployment.from_object(deployment()).owner_reference() == {
-        "apiVersion": "graftwork.dev/v1alpha1",
-        "kind": "LLMDeployment",
-        "name": "support",
-        "uid": "u-1",
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
+def test_a_gate_cannot_let_worse_adapters_through() -> None:
+    assert job(evaluation={"gate": {"minImprovement": 0}}).spec.evaluation.gate.min_improvement == 0
+    with pytest.raises(InvalidObjectError, match=r"minImprovement.*greater than or equal to 0"):
+        job(evaluation={"gate": {"minImprovement": -1}})
 
 
 def test_status_is_written_without_what_is_not_known() -> None:
