@@ -11,8 +11,6 @@ from tests.cluster.api import Api, JsonObject
 from tests.cluster.layout import Layout
 from tests.cluster.progress import ClusterError
 
-FINE = {"Running", "Succeeded"}
-
 
 def pod_trouble(pod: JsonObject) -> str:
     """Return why a pod is not fine: its phase and the first waiting reason of its containers; empty for a healthy one."""

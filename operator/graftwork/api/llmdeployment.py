@@ -17,8 +17,6 @@ FlagValue = Annotated[
     bool | int | float | Annotated[str, Field(max_length=4096)] | None,
     WithJsonSchema({"nullable": True, "x-kubernetes-preserve-unknown-fields": True, "maxLength": 4096, "maxProperties": 0, "maxItems": 0}),
 ]
-MAX_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM's --max-lora-rank takes."""
 
 
 class ModelSource(Model):

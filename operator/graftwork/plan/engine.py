@@ -103,16 +103,15 @@ _SHORT = {
     "q": "quantization",
     "n": "nnodes",
     "r": "node-rank",
-}
-_SHORT |= {
     "h": "help",
     "dpn": "data-parallel-rank",
     "dpr": "data-parallel-start-rank",
     "dpl": "data-parallel-size-local",
     "dpa": "data-parallel-address",
-}
-_SHORT |= {"dpp": "data-parallel-rpc-port", "dpb": "data-parallel-backend", "dph": "data-parallel-hybrid-lb", "dpe": "data-parallel-external-lb"}
-_SHORT |= {
+    "dpp": "data-parallel-rpc-port",
+    "dpb": "data-parallel-backend",
+    "dph": "data-parallel-hybrid-lb",
+    "dpe": "data-parallel-external-lb",
     "asc": "api-server-count",
     "sc": "speculative-config",
     "cc": "compilation-config",

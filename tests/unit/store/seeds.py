@@ -12,7 +12,6 @@ import numpy as np
 HIDDEN, HEADS, VOCAB, LAYERS = 16, 24, 32, 2
 FINGERPRINT = "sha256:" + "0" * 64
 PREFIX = "base_model.model."
-Q_PROJ = "model.layers.0.self_attn.q_proj"
 
 Array = Any  # a numpy array of any dtype
 
