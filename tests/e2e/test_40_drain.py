@@ -105,5 +105,6 @@ def test_a_plain_deployment_loses_requests_in_the_same_drain(plain: tuple[str, i
             load.wait_for(8)
         finally:
             kube.run("uncordon", drained)
+    kube.wait_condition("llmdeployment", "tiny", "Ready", timeout=DEPLOYMENT_READY_SECONDS)  # its pod may have been on that node, too
     assert load.tally.failures, "if even this loses nothing, the test above proves nothing"
     system.run("rollout", "status", f"deploy/{install.RELEASE}", "--timeout=120s")
