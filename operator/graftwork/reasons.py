@@ -13,7 +13,7 @@ class Reason(StrEnum):
     PROGRESSING = "Progressing"  # children are being made or are starting
     STOPPED = "Stopped"  # replicas is 0
     DELETING = "Deleting"  # the resource is being removed
-    RECONCILE_FAILED = "ReconcileFailed"  # a pass of the operator raised an error; it is tried again with backoff
+    RECONCILE_FAILED = "ReconcileFailed"  # the API server refused a write of the operator, or a pass raised an error; it is tried again
 
     # --- LLMDeployment
     SERVING = "Serving"  # at least one pod answers

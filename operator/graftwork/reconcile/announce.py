@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from graftwork.reasons import Reason
 from graftwork.reconcile.context import Context, Object
 
 _TOLD = ("Ready", "Stalled", "AdaptersLoaded")
+_WARNINGS = (Reason.ADAPTER_FAILED, Reason.RECONCILE_FAILED)
 
 
 def announce(ctx: Context, obj: Object, status: Mapping[str, Any]) -> None:
@@ -22,7 +24,7 @@ def announce(ctx: Context, obj: Object, status: Mapping[str, Any]) -> None:
             continue
         if condition["type"] == "Ready" and _stalled(status):
             continue  # Stalled says the same, as a warning
-        warning = stalled or condition["reason"] == "AdapterFailed"
+        warning = stalled or condition["reason"] in _WARNINGS
         ctx.events.record(obj, condition["reason"], condition["message"] or condition["reason"], warning=warning)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from graftwork import names
 from graftwork.api import FineTuneJob, InvalidObjectError
-from graftwork.errors import AlreadyExists, Invalid, NameTaken
+from graftwork.errors import AlreadyExists, Forbidden, Invalid, NameTaken
 from graftwork.facts import pods as pod_facts
 from graftwork.facts.pods import Pod
 from graftwork.facts.problem import Problem
@@ -25,7 +25,8 @@ from graftwork.status import conditions
 from graftwork.status import training as training_status
 
 BLOCKED_SECONDS = 15.0
-_MOST_VERSIONS = 50
+_RETRY_SECONDS = {Reason.PROGRESSING: observe.LEFTOVER_SECONDS, Reason.RECONCILE_FAILED: observe.REFUSED_SECONDS}
+_PUBLISH_ATTEMPTS = 5
 
 
 class FineTuneJobReconciler:
@@ -65,6 +66,8 @@ async def _follow(key: Key, ctx: Context, obj: Object, job: FineTuneJob) -> Resu
             problem = observe.name_taken(key, error)
         except Invalid as error:
             problem = Problem(Reason.INVALID_SPEC, f"the API server refuses the Job that the spec asks for: {error}")
+        except Forbidden as error:
+            problem = observe.refused(error)
     return await _write(key, ctx, obj, job, problem, number=number, live=live)
 
 
@@ -121,12 +124,15 @@ async def _write(
         pods = _of_run([pod_facts.pod(item) for item in await ctx.cluster.list("Pod", key.namespace, {names.LABEL_JOB: key.name})], live)
         ending = training_status.ending(facts, pods)
     adapter = _published(ctx, obj)
-    if job and ending and ending.result and ending.phase == "Succeeded" and not adapter:
-        adapter = await _publish(ctx, job, ending.result, live or {}, number)
-    elif job and adapter and (not ending or ending.phase == "Failed"):  # it was published, whatever became of its Job and pod since
+    if job and adapter and (not ending or ending.phase == "Failed"):  # it was published, whatever became of its Job and pod since
         ending = training_status.Ending("Succeeded", Reason.PUBLISHED, "", observe.now(ctx))
-    elif job and live and not ending:
-        await _keep_mutable(ctx, job, live)
+    elif job and live and not adapter:
+        try:
+            adapter = await _act(ctx, job, live, number, ending)
+        except (Forbidden, Invalid) as error:
+            problem = observe.refused(error)
+        except AlreadyExists as error:
+            problem = Problem(Reason.NAME_TAKEN, str(error), needs_user=False)
     status = training_status.status(
         training_status.Observed(
             generation=obj["metadata"].get("generation", 0),
@@ -146,9 +152,9 @@ async def _write(
     await write_status(ctx, obj, status)
     announce(ctx, obj, status)
     stalled = conditions.find(status["conditions"], conditions.STALLED).get("status") == "True"
-    if problem and problem.reason is Reason.PROGRESSING:
-        return Result(requeue_after_seconds=observe.LEFTOVER_SECONDS)
-    return Result(requeue_after_seconds=BLOCKED_SECONDS if problem or (stalled and not ending) else None)
+    if problem:
+        return Result(requeue_after_seconds=_RETRY_SECONDS.get(problem.reason, BLOCKED_SECONDS))
+    return Result(requeue_after_seconds=BLOCKED_SECONDS if stalled and not ending else None)
 
 
 def _of_run(pods: Sequence[Pod], live: Object | None) -> list[Pod]:
@@ -163,6 +169,15 @@ def _progress(ctx: Context, running: Sequence[Pod]) -> Mapping[str, Any] | None:
     return None
 
 
+async def _act(ctx: Context, job: FineTuneJob, live: Object, number: int, ending: training_status.Ending | None) -> str:
+    """Publish what a good run made and return the LoRAAdapter's name; while the run goes on, bring its Job what may change."""
+    if ending is None:
+        await _keep_mutable(ctx, job, live)
+    elif ending.result and ending.phase == "Succeeded":
+        return await _publish(ctx, job, ending.result, live, number)
+    return ""
+
+
 async def _keep_mutable(ctx: Context, job: FineTuneJob, live: Object) -> None:
     """Bring suspend, retry.limit and timeLimit to the Job, where they differ; nothing else of it ever changes."""
     wanted = training.mutable_fields(job)
@@ -173,10 +188,16 @@ async def _keep_mutable(ctx: Context, job: FineTuneJob, live: Object) -> None:
 
 
 async def _publish(ctx: Context, job: FineTuneJob, result: RunResult, live: Object, number: int) -> str:
-    """Create the LoRAAdapter under the next free version, once: the label with our uid tells that it was done."""
+    """Create the LoRAAdapter under the next free version, once: the label with our uid tells that it was done.
+
+    Names that are known to be taken are passed over. Raises AlreadyExists when others that were not known took the next few.
+    """
     namespace, alias = job.metadata.namespace, job.spec.publish.alias
+    taken = {item["metadata"]["name"] for item in ctx.mirror.list("LoRAAdapter", namespace)}
     first = publish.next_version(alias, observe.adapters(ctx, namespace))
-    for version in range(first, first + _MOST_VERSIONS):
+    free = [version for version in range(first, first + len(taken) + _PUBLISH_ATTEMPTS) if names.adapter(alias, version) not in taken]
+    tried = free[:_PUBLISH_ATTEMPTS]
+    for version in tried:
         manifest = publish.lora_adapter(job, result, _base_source(live), number, version)
         try:
             await ctx.cluster.create(manifest)
@@ -185,7 +206,8 @@ async def _publish(ctx: Context, job: FineTuneJob, result: RunResult, live: Obje
             other = await ctx.cluster.get("LoRAAdapter", namespace, names.adapter(alias, version))
             if other and (other["metadata"].get("labels") or {}).get(names.LABEL_PUBLISHED_BY) == job.metadata.uid:
                 return names.adapter(alias, version)
-    raise AlreadyExists(f"LoRAAdapters {alias}-{first} to {alias}-{first + _MOST_VERSIONS - 1} exist; delete those that nobody needs")
+    held = ", ".join(names.adapter(alias, version) for version in tried)
+    raise AlreadyExists(f"the trained adapter waits in the store for a name: LoRAAdapters {held} are taken by others; it is tried again")
 
 
 def _base_source(live: Object) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from graftwork import names
 from graftwork.api import InvalidObjectError, LLMDeployment
-from graftwork.errors import Invalid, NameTaken
+from graftwork.errors import Forbidden, Invalid, NameTaken
 from graftwork.facts.adapters import NOTHING, Selection
 from graftwork.facts.agents import Agent
 from graftwork.facts.pods import Pod
@@ -24,7 +24,7 @@ from graftwork.reconcile.objects import is_deleting, write_status
 from graftwork.reconcile.tell import Teller
 from graftwork.status import serving as serving_status
 
-PROBLEM_RETRY_SECONDS = 30.0
+PROBLEM_RETRY_SECONDS = observe.REFUSED_SECONDS
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,13 @@ class LLMDeploymentReconciler:
                 problem = observe.name_taken(key, error)
             except Invalid as error:
                 problem = Problem(Reason.INVALID_SPEC, f"the API server refuses what the spec asks for: {error}")
-        again = await self._tell(key, ctx, view)
+            except Forbidden as error:
+                problem = observe.refused(error)
+        again = None
+        try:
+            again = await self._tell(key, ctx, view)
+        except (Forbidden, Invalid) as error:
+            problem = problem or observe.refused(error)
         status = _status(key, ctx, view, problem, revision)
         await write_status(ctx, obj, status)
         announce(ctx, obj, status)

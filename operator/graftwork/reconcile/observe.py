@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from graftwork import names
 from graftwork.api import InvalidObjectError, LLMDeployment, LoRAAdapter
 from graftwork.clock import rfc3339
-from graftwork.errors import NameTaken
+from graftwork.errors import Forbidden, Invalid, NameTaken
 from graftwork.facts import adapters as adapter_facts
 from graftwork.facts import agents as agent_facts
 from graftwork.facts import pods as pod_facts
@@ -27,6 +27,9 @@ SETTLE_SECONDS = 10.0
 LEFTOVER_SECONDS = 1.0
 """How soon to look again for the children of a resource of this name that was deleted a moment ago."""
 
+REFUSED_SECONDS = 30.0
+"""How soon to try again what the API server refused: a quota, an admission policy or a right can change, and nobody tells of that."""
+
 
 def name_taken(key: Key, error: NameTaken) -> Problem:
     """Return the problem of a taken name; one held by a deleted resource of the same name is free in a moment."""
@@ -34,6 +37,11 @@ def name_taken(key: Key, error: NameTaken) -> Problem:
         text = f"{error.kind} {error.name} of the {key.kind} of this name that was deleted is still being removed"
         return Problem(Reason.PROGRESSING, text, needs_user=False)
     return Problem(Reason.NAME_TAKEN, str(error))
+
+
+def refused(error: Forbidden | Invalid) -> Problem:
+    """Return the problem of a write that the API server refuses for reasons outside the spec, in its own words."""
+    return Problem(Reason.RECONCILE_FAILED, f"the API server refuses it, tried again every {REFUSED_SECONDS:.0f} s: {error}", needs_user=False)
 
 
 def now(ctx: Context) -> str:

@@ -81,7 +81,7 @@ class Observed:
     ending: Ending | None
     adapter: str
     problem: Problem | None
-    """What keeps the run from being made."""
+    """What keeps the run from being made, or from being brought to its end."""
     before: Mapping[str, Any]
     now: str
     retry_limit: int = 0
@@ -178,7 +178,7 @@ def status(seen: Observed) -> dict[str, Any]:
         "run": seen.run if seen.job.exists else before.get("run"),
         "attempts": max(len(seen.pods), int(before.get("attempts") or 0)) or None,
         "startedAt": before.get("startedAt") or (min(starts) if starts else None),
-        "finishedAt": before.get("finishedAt") or ((seen.ending.at or seen.now) if seen.ending else None),
+        "finishedAt": before.get("finishedAt") or ((seen.ending.at or seen.now) if seen.ending and not seen.problem else None),
         "publishedAt": before.get("publishedAt")
         or (result.published_at if result and seen.ending and seen.ending.phase == "Succeeded" else "")
         or None,
@@ -187,10 +187,10 @@ def status(seen: Observed) -> dict[str, Any]:
 
 
 def _phase(seen: Observed) -> tuple[str, Sequence[Condition]]:
+    if seen.problem:
+        return _phase_with_problem(seen), conditions.of_problem(seen.problem)
     if seen.ending:
         return seen.ending.phase, _ended(seen)
-    if seen.problem:
-        return "Pending", conditions.of_problem(seen.problem)
     if seen.suspend:
         return "Suspended", conditions.waiting(Reason.SUSPENDED, "spec.suspend is true; set it to false to train from the beginning")
     phase, message = _running(seen)
@@ -199,6 +199,13 @@ def _phase(seen: Observed) -> tuple[str, Sequence[Condition]]:
     if problem:
         return phase, conditions.of_problem(problem)
     return phase, conditions.progressing(_PHASE_REASON[phase], message)
+
+
+def _phase_with_problem(seen: Observed) -> str:
+    """Return how far the run is: a phase that is not the last, because it goes on when the problem has gone."""
+    if seen.ending:
+        return "Publishing"
+    return _running(seen)[0] if seen.job.exists else "Pending"
 
 
 def _ended(seen: Observed) -> Sequence[Condition]:

@@ -7,7 +7,7 @@ import pytest
 from graftwork import names
 from graftwork.cluster.protocol import PeerView
 from graftwork.config import Config
-from graftwork.errors import Unavailable
+from graftwork.errors import AlreadyExists, Forbidden, Invalid, Unavailable
 
 from tests.unit.reconcile.test_llmdeployment import serving
 from tests.unit.reconcile.world import STORE, World
@@ -93,6 +93,73 @@ async def test_a_name_that_is_taken_by_another_alias_moves_to_the_next_version()
     world.add("LoRAAdapter", "medical-1", {"alias": "legal", "version": 1})
     await published(world)
     assert world.status("FineTuneJob", "tickets")["adapter"] == "medical-2"
+
+
+async def test_names_that_others_take_at_the_same_time_are_tried_a_few_times_and_told() -> None:
+    world, tries = World(), []
+
+    def taken(verb: str, kind: str) -> AlreadyExists | None:
+        if (verb, kind) != ("create", "LoRAAdapter"):
+            return None
+        tries.append(verb)
+        return AlreadyExists("it exists")
+
+    world.cluster.fail = taken
+    world.add("LoRAAdapter", "medical-2", {"alias": "legal", "version": 1})
+    await published(world)
+    status = world.status("FineTuneJob", "tickets")
+    assert len(tries) == 5
+    assert (status["phase"], condition(status, "Ready"), condition(status, "Stalled")[0]) == ("Publishing", ("False", "NameTaken"), "False")
+    assert "medical-1, medical-3, medical-4, medical-5, medical-6 are taken" in message(status, "Ready")
+    assert "finishedAt" not in status
+    world.cluster.fail = lambda verb, kind: None
+    await world.run("FineTuneJob", "tickets")
+    assert (world.status("FineTuneJob", "tickets")["phase"], world.status("FineTuneJob", "tickets")["adapter"]) == ("Succeeded", "medical-1")
+
+
+@pytest.mark.parametrize("error", [Forbidden("exceeded quota: jobs"), Invalid("denied by a policy: jobs")])
+async def test_a_run_that_may_not_be_made_says_so_and_is_tried_again(error: Forbidden | Invalid) -> None:
+    world = World()
+    job(world)
+    world.cluster.fail = lambda verb, kind: error if (verb, kind) == ("create", "Job") else None
+    result = await world.run("FineTuneJob", "tickets")
+    status = world.status("FineTuneJob", "tickets")
+    refused = isinstance(error, Forbidden)
+    assert condition(status, "Ready") == ("False", "ReconcileFailed" if refused else "InvalidSpec")
+    assert condition(status, "Stalled")[0] == ("False" if refused else "True")
+    assert str(error) in message(status, "Ready")
+    assert result.requeue_after_seconds == (30.0 if refused else 15.0)
+    world.cluster.fail = lambda verb, kind: None
+    await world.run("FineTuneJob", "tickets")
+    assert world.find("Job", "tickets-run-1")
+
+
+@pytest.mark.parametrize("error", [Forbidden("no right to create"), Invalid("denied by a policy")])
+async def test_what_may_not_be_published_waits_with_its_figures_and_is_published_later(error: Forbidden | Invalid) -> None:
+    world = World()
+    world.cluster.fail = lambda verb, kind: error if (verb, kind) == ("create", "LoRAAdapter") else None
+    await published(world)
+    status = world.status("FineTuneJob", "tickets")
+    assert (status["phase"], condition(status, "Ready"), condition(status, "Reconciling")[0]) == ("Publishing", ("False", "ReconcileFailed"), "True")
+    assert str(error) in message(status, "Ready")
+    assert status["evaluation"]["verdict"] == "Passed"
+    assert (await world.run("FineTuneJob", "tickets")).requeue_after_seconds == 30.0
+    world.cluster.fail = lambda verb, kind: None
+    await world.run("FineTuneJob", "tickets")
+    assert world.status("FineTuneJob", "tickets")["phase"] == "Succeeded"
+
+
+async def test_a_change_that_may_not_reach_the_job_says_so_and_the_run_goes_on() -> None:
+    world = World()
+    job(world)
+    await world.run("FineTuneJob", "tickets")
+    trainer(world, container("trainer", running=True))
+    world.edit("FineTuneJob", "tickets", retry={"limit": 9})
+    world.cluster.fail = lambda verb, kind: Forbidden("no right to patch") if (verb, kind) == ("apply", "Job") else None
+    await world.run("FineTuneJob", "tickets")
+    status = world.status("FineTuneJob", "tickets")
+    assert (status["phase"], condition(status, "Ready")) == ("Preparing", ("False", "ReconcileFailed"))
+    assert "no right to patch" in message(status, "Ready")
 
 
 async def test_a_crash_between_publishing_and_the_status_publishes_once() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from graftwork.config import Config
-from graftwork.errors import Invalid
+from graftwork.errors import Forbidden, Invalid
 
 from tests.unit.reconcile.world import STORE, World
 from tests.unit.status.seen import condition, message
@@ -87,6 +87,27 @@ async def test_no_pod_is_told_when_the_config_map_cannot_be_written() -> None:
     await world.run("LLMDeployment", "support")
     assert world.annotation("p1") == before
     assert condition(world.status("LLMDeployment", "support"), "Stalled") == ("True", "InvalidSpec")
+
+
+@pytest.mark.parametrize(("verb", "kind"), [("apply", "ConfigMap"), ("apply", "Deployment"), ("create", "ControllerRevision"), ("patch", "Pod")])
+async def test_a_write_that_is_forbidden_is_told_in_the_status_and_tried_again(verb: str, kind: str) -> None:
+    world = World()
+    await serving(world)
+    world.adapter()
+    world.edit("LLMDeployment", "support", engine={"enforceEager": True})
+    world.cluster.fail = lambda *request: Forbidden("exceeded quota: small") if request == (verb, kind) else None
+    result = await world.run("LLMDeployment", "support")
+    status = world.status("LLMDeployment", "support")
+    assert (condition(status, "Ready"), condition(status, "Stalled")[0]) == (("False", "ReconcileFailed"), "False")
+    assert "exceeded quota: small" in message(status, "Ready")
+    assert condition(status, "Serving")[0] == "True"
+    assert status["observedGeneration"] == 2
+    assert 0 < (result.requeue_after_seconds or 0) <= 30.0  # earlier when a pod is to be told again
+    assert any(reason == "ReconcileFailed" for _, reason, _ in world.events.recorded)
+    world.cluster.fail = lambda *request: None
+    await world.run("LLMDeployment", "support")
+    assert condition(world.status("LLMDeployment", "support"), "Ready")[1] != "ReconcileFailed"
+    assert world.annotation("p1") == world.hash()
 
 
 async def test_an_ending_pod_and_a_pod_without_a_node_are_not_told() -> None:
