@@ -25,6 +25,7 @@ DEFAULT_DRAIN_SECONDS = 5.0
 EXIT_CRASHED = 70  # the engine said 0 and was not asked to end
 LAST_OUTPUT_SECONDS = 1.0  # how long the pipes are read after the end, in case something outside the group holds them open
 MESSAGE_LENGTH = 1000
+RESULT_BYTES = 4096  # the kubelet cuts a longer termination message, and what is left is no JSON
 LINE_LENGTH = 8192
 RECENT_LINES = 100  # how far back an exception of a running server may explain its end
 
@@ -258,12 +259,26 @@ class Entrypoint:
         return 128 - status if status < 0 else status or EXIT_CRASHED
 
     def _report(self, cause: str) -> None:
-        document = {"apiVersion": "graftwork.dev/result/v1", "outcome": "Failed", "reason": "EngineCrashed", "message": cause}
         print(f"entrypoint: {cause}", file=sys.stderr, flush=True)
         try:
-            self._termination_log.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+            self._termination_log.write_bytes(result(cause))
         except OSError as error:
             print(f"entrypoint: {self._termination_log} cannot be written: {error}", file=sys.stderr, flush=True)
+
+
+def result(cause: str) -> bytes:
+    """Return the termination message, with as much of the cause as fits: bytes count, and JSON writes some characters as six of them."""
+    low, high = 0, len(cause)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if len(_result(cause, middle)) <= RESULT_BYTES else (low, middle - 1)
+    return _result(cause, low)
+
+
+def _result(cause: str, length: int) -> bytes:
+    message = cause if length >= len(cause) else cause[:length] + "…"
+    document = {"apiVersion": "graftwork.dev/result/v1", "outcome": "Failed", "reason": "EngineCrashed", "message": message}
+    return json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def _option(command: Sequence[str], name: str) -> str:

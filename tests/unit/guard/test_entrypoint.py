@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -255,3 +256,26 @@ def test_no_command_is_an_error_with_the_usage(run: Run) -> None:
     done = subprocess.run([sys.executable, str(ENTRYPOINT)], env=run.env, capture_output=True, text=True, check=False, timeout=20)
     assert done.returncode == 2
     assert done.stderr.startswith("usage: ")
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "語", "😀", "\x01", '"', "\udc80"])
+def test_a_long_cause_is_cut_so_that_the_message_stays_json_of_4096_bytes(run: Run, letter: str) -> None:
+    spec = importlib.util.spec_from_file_location("entrypoint", ENTRYPOINT)
+    assert spec
+    assert spec.loader
+    entrypoint = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(entrypoint)
+    for length in (10, 600, 682, 1000, 1360, 5000):
+        data = entrypoint.result(letter * length)
+        assert len(data) <= 4096
+        message = json.loads(data)["message"]
+        kept = message.removesuffix("…")
+        shown = letter.encode("utf-8", "replace").decode()
+        assert kept == shown * len(kept)
+        assert len(kept) == length or len(data) > 4096 - 12
+
+
+def test_a_line_of_wide_letters_is_a_whole_result(run: Run) -> None:
+    code, _, _ = run.finish("import sys; sys.stderr.write('ValueError: ' + chr(0x1F600) * 1990); sys.exit(1)")
+    assert code == 1
+    assert run.result["message"].endswith("…")
