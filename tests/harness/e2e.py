@@ -30,6 +30,7 @@ def empty(kube: Kube, steps: install.Steps) -> None:
         if kube.within(namespace).list(KINDS):
             steps.say(f"removing the resources in namespace {namespace}")
             kube.within(namespace).delete(KINDS, "--all")
+    kube.within(install.TEST_NAMESPACE).delete("jobs", "--all")
 
 
 def main() -> int:
