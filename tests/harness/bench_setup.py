@@ -1,4 +1,4 @@
-"""Time one of the README's commands as a whole and record it: `python3 -m tests.harness.bench_setup {demo-cold,demo-warm,test-warm}`.
+"""Time one of the README's commands as a whole and record it: `make bench-setup WHAT={demo-cold|demo-warm|test-warm}`.
 
 `demo-cold` uses an empty cache folder of its own (removed afterwards), so that everything is downloaded and built again, Go's build cache included.
 """
@@ -26,7 +26,8 @@ def main() -> None:
     """Run the command and write its seconds to docs/benchmarks/loop.json."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("what", choices=sorted(COMMANDS))
-    figure, command, limit = COMMANDS[options.parse_args().what]
+    what = options.parse_args().what
+    figure, command, limit = COMMANDS[what]
     subprocess.run(("make", "cluster-down"), cwd=ROOT, check=True)
     scratch = tempfile.mkdtemp(prefix="graftwork-cold-", dir="/var/tmp") if "empty" in figure else ""
     own = (
@@ -42,7 +43,7 @@ def main() -> None:
             subprocess.run(("make", "cluster-down"), cwd=ROOT, check=False, env=environment)
             subprocess.run(("chmod", "-R", "u+w", scratch), check=False)
             shutil.rmtree(scratch, ignore_errors=True)
-    print(records.write("loop", "make bench-loop", [records.Figure(figure, round(took), "s", limit, [round(took, 1)])]))
+    print(records.write("loop", f"make bench-setup WHAT={what}", [records.Figure(figure, round(took), "s", limit, [round(took, 1)])]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Benchmark records (docs/design/contracts.md, section 11): figures with their raw samples, merged into one file, with the table rendered from it."""
+"""Benchmark records (docs/design/contracts.md, section 11): figures with their raw samples, merged into one file, with the table rendered from it.
+
+Each figure says by which command, of which commit, when and where it was measured; what most of them share is the record's.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import math
 import os
 import platform
 import subprocess
+from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +19,7 @@ from typing import Any
 from tests.harness.venv import ROOT
 
 FOLDER = ROOT / "docs" / "benchmarks"
+STAMP = ("command", "commit", "date", "machine")
 
 
 @dataclass(frozen=True)
@@ -59,15 +64,25 @@ def write(name: str, command: str, figures: list[Figure]) -> Path:
     """Merge figures into docs/benchmarks/<name>.json (same figure: replaced), render <name>.md, and return the JSON's path."""
     path = FOLDER / f"{name}.json"
     FOLDER.mkdir(parents=True, exist_ok=True)
-    kept = json.loads(path.read_text())["figures"] if path.exists() else []
-    new = [figure.as_record() for figure in figures]
-    names = {each["figure"] for each in new}
-    merged = sorted([each for each in kept if each["figure"] not in names] + new, key=lambda each: str(each["figure"]))
-    now = datetime.now(UTC).strftime("%Y-%m-%d")
-    record = {"name": name, "command": command, "commit": commit(), "date": now, "machine": machine(), "figures": merged}
+    stamp = {"command": command, "commit": commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d"), "machine": machine()}
+    record = merged(name, json.loads(path.read_text()) if path.exists() else None, [{**figure.as_record(), **stamp} for figure in figures])
     path.write_text(json.dumps(record, indent=1) + "\n")
     path.with_suffix(".md").write_text(table(record))
     return path
+
+
+def merged(name: str, before: dict[str, Any] | None, new: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the record with the new figures in it; those that stay keep what they say of their measurement."""
+    names = {each["figure"] for each in new}
+    kept = [{**each, **stamp_of(each, before)} for each in before["figures"] if each["figure"] not in names] if before else []
+    figures = sorted(kept + new, key=lambda each: str(each["figure"]))
+    shared = Counter(tuple(each[key] for key in STAMP) for each in new + kept).most_common(1)[0][0]  # of equally many, the new ones
+    return {"name": name, **dict(zip(STAMP, shared, strict=True)), "figures": figures}
+
+
+def stamp_of(figure: dict[str, Any], record: dict[str, Any]) -> dict[str, str]:
+    """Return how a figure was measured: as it says itself, else as its record says."""
+    return {key: str(figure.get(key, record[key])) for key in STAMP}
 
 
 def table(record: dict[str, Any]) -> str:
@@ -78,11 +93,19 @@ def table(record: dict[str, Any]) -> str:
         f"`{record['command']}`, commit {record['commit']}, {record['date']}, {record['machine']}.",
         f"Rendered from `{record['name']}.json`, which has the samples.",
         "",
-        "| figure | value | limit | holds | samples |",
-        "|---|---|---|---|---|",
     ]
-    for each in record["figures"]:
+    others = [_differences(each, record) for each in record["figures"]]
+    columns = ["figure", "value", "limit", "holds", "samples", *(["measured otherwise"] if any(others) else [])]
+    lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for each, other in zip(record["figures"], others, strict=True):
         limit = "" if each["limit"] is None else f"{each['limit']:g} {each['unit']}"
         holds = {True: "yes", False: "**no**", None: ""}[each["holds"]]
-        lines.append(f"| {each['figure']} | {each['value']:g} {each['unit']} | {limit} | {holds} | {len(each['samples'])} |")
+        cells = [each["figure"], f"{each['value']:g} {each['unit']}", limit, holds, str(len(each["samples"])), *([other] if any(others) else [])]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _differences(figure: dict[str, Any], record: dict[str, Any]) -> str:
+    """Return what a figure's measurement does not share with its record."""
+    words = {"command": "`{}`", "commit": "commit {}", "date": "{}", "machine": "{}"}
+    return ", ".join(words[key].format(value) for key, value in stamp_of(figure, record).items() if value != record[key])
