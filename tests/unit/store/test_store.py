@@ -68,6 +68,59 @@ def test_an_interrupted_publish_is_invisible_and_the_next_one_completes_it(store
     assert store.fetch(published.source, tmp_path / "out").digest == published.digest
 
 
+class Cut(Exception):  # noqa: N818 - what a killed process never sees
+    """The publisher's process ends here."""
+
+
+def put_cut_at(monkeypatch: pytest.MonkeyPatch, number: int, *, done: bool) -> list[str]:
+    """Let the publisher end at its n-th put, just before or just after the store has it; return the paths of its puts."""
+    real, paths = obstore.put, []
+
+    def put_or_end(client: Any, path: str, *arguments: Any, **options: Any) -> Any:
+        paths.append(path)
+        if len(paths) != number:
+            return real(client, path, *arguments, **options)
+        if done:
+            real(client, path, *arguments, **options)
+        raise Cut(path)
+
+    monkeypatch.setattr(obstore, "put", put_or_end)
+    return paths
+
+
+def test_a_publish_writes_the_manifest_last(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = put_cut_at(monkeypatch, 0, done=False)
+    store.publish(make_adapter(tmp_path / "a"), "ml", "medical", fields())
+    assert [path.rpartition("/")[2] for path in paths] == ["adapter_config.json", "adapter_model.safetensors", "manifest.json"]
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_publish_that_is_cut_at_any_put_is_invisible_or_complete_and_the_next_one_completes_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, done: bool
+) -> None:
+    folder = make_adapter(tmp_path / "a")
+    digest = adapter_digest(folder)
+    uri = f"store://ml/medical/{digest.removeprefix('sha256:')[:12]}"
+    with monkeypatch.context() as patch:
+        paths = put_cut_at(patch, number, done=done)
+        with pytest.raises(Cut):
+            store.publish(folder, "ml", "medical", fields())
+    assert len(paths) == number
+    if paths[-1].endswith("manifest.json") and done:
+        assert store.fetch(uri, tmp_path / "seen", digest).digest == digest
+    else:
+        with pytest.raises(SourceNotFound):
+            store.read_manifest(uri)
+        with pytest.raises(SourceNotFound):
+            store.fetch(uri, tmp_path / "seen", digest)
+        assert not (tmp_path / "seen").exists()
+    published = store.publish(folder, "ml", "medical", fields())
+    assert (published.source, published.digest) == (uri, digest)
+    store.fetch(uri, tmp_path / "out", digest)
+    assert adapter_digest(tmp_path / "out") == digest
+
+
 def test_a_publisher_that_was_overtaken_returns_what_the_other_wrote(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_adapter(tmp_path / "a")
     build = manifests.build
