@@ -12,6 +12,7 @@ from graftwork.api.common import ALIAS_BOUNDS, INT_OR_STRING, NAME, Accelerator,
 
 MaxModelLen = Annotated[Annotated[int, Field(ge=1, le=10_000_000)] | Literal["auto"], WithJsonSchema(INT_OR_STRING)]
 MaxNumSeqs = Annotated[Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"], WithJsonSchema(INT_OR_STRING)]
+MaxRank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]  # what vLLM's --max-lora-rank takes
 # No type: a structural schema has none for "string, number, truth value or null". Objects and lists that hold anything are refused.
 FlagValue = Annotated[
     bool | int | float | Annotated[str, Field(max_length=4096)] | None,
@@ -127,7 +128,7 @@ class Adapters(Model):
     max_loaded: int = field(
         8, doc="Most adapters that are loaded at once (vLLM's --max-loras and --max-cpu-loras).", unit="adapters", restarts=True, ge=1, le=256
     )
-    max_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = field(
+    max_rank: MaxRank = field(
         16, doc="Largest rank that is served; GPU memory is set aside for it (vLLM's --max-lora-rank takes these values only).", restarts=True
     )
 

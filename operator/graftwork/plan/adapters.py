@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
+from graftwork.api.llmdeployment import MaxRank
 from graftwork.facts.adapters import Adapter, AliasPlan, Decision, Selection
 from graftwork.reasons import Reason
 
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+RANKS: tuple[int, ...] = get_args(MaxRank)
 
 
 @dataclass(frozen=True)
