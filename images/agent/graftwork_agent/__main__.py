@@ -19,7 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     get = commands.add_parser("download", help="fill a folder from s3://")
     get.add_argument("--source", required=True)
     get.add_argument("--to", type=Path, required=True)
-    commands.add_parser("serve", help="the sidecar")
+    serving = commands.add_parser("serve", help="the sidecar")
+    serving.add_argument("--supervised", action="store_true", help="the agent itself; without it, the process that keeps it running")
     given = parser.parse_args(arguments)
     if given.command == "install":
         from graftwork_agent.install import InstallError, install
@@ -34,6 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
         from graftwork_agent.downloading import run
 
         return run(given.source, given.to)
+    if not given.supervised:
+        from graftwork_agent.supervisor import main as supervise
+
+        return supervise()
     from graftwork_agent.serving import main as serve
 
     serve()
