@@ -51,7 +51,7 @@ def plain(kube: Kube, environment: Environment) -> Iterator[tuple[str, int]]:
     keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION")
     security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     serve = ["vllm", "serve", "/models/base", "--served-model-name", "plain", "--max-model-len", "512", "--enforce-eager", "--dtype", "float32"]
-    mounts = [{"name": "model", "mountPath": "/models/base"}]
+    mounts = [{"name": "model", "mountPath": "/models/base"}, {"name": "shm", "mountPath": "/dev/shm"}]
     download = {
         "name": "download",
         "image": environment.images["agent"],
@@ -76,7 +76,7 @@ def plain(kube: Kube, environment: Environment) -> Iterator[tuple[str, int]]:
         "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "fsGroup": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
         "initContainers": [download],
         "containers": [engine],
-        "volumes": [{"name": "model", "emptyDir": {}}],
+        "volumes": [{"name": "model", "emptyDir": {}}, {"name": "shm", "emptyDir": {"medium": "Memory"}}],
         "topologySpreadConstraints": [
             {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": labels}}
         ],
