@@ -23,26 +23,37 @@ ORPHANS: dict[str, tuple[str, dict[str, Any]]] = {
     "Service": ("v1", {"ports": [{"port": 80}], "selector": {"orphan": "yes"}}),
     "ConfigMap": ("v1", {}),
     "PodDisruptionBudget": ("policy/v1", {"maxUnavailable": 1, "selector": {"matchLabels": {"orphan": "yes"}}}),
-    "ControllerRevision": ("apps/v1", {}),
 }
 
 
 def test_a_child_that_is_not_wanted_any_more_is_removed_and_a_strangers_is_not(taught: Service, kube: Kube) -> None:
     deployment = kube.get("llmdeployment", "tiny")
     assert deployment
-    labels = {"app.kubernetes.io/managed-by": "graftwork", "graftwork.dev/owner-uid": deployment["metadata"]["uid"]}
-    stranger = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "stranger", "labels": {"app.kubernetes.io/managed-by": "graftwork"}}}
-    orphans: list[Object] = []
-    for kind, (version, spec) in ORPHANS.items():
-        item: Object = {"apiVersion": version, "kind": kind, "metadata": {"name": f"orphan-{kind.lower()}", "labels": labels}}
-        orphans.append({**item, "revision": 1} if kind == "ControllerRevision" else {**item, "spec": spec} if spec else item)
-    kube.apply(stranger, *orphans)
-    for item in orphans:
-        if item["kind"] != "ControllerRevision":  # the newest ten are kept
-            kube.run("wait", item["kind"].lower(), item["metadata"]["name"], "--for=delete", "--timeout=60s")
+    uid = deployment["metadata"]["uid"]
+    labels = {"app.kubernetes.io/managed-by": "graftwork", "graftwork.dev/owner-uid": uid}
+    owner = {
+        "apiVersion": "graftwork.dev/v1alpha1",
+        "kind": "LLMDeployment",
+        "name": "tiny",
+        "uid": uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+    stranger = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "stranger", "labels": labels}}  # labels alone make no child
+    meta = {"labels": labels, "ownerReferences": [owner]}
+    orphans: list[Object] = [
+        {"apiVersion": version, "kind": kind, "metadata": {"name": f"orphan-{kind.lower()}", **meta}, **({"spec": spec} if spec else {})}
+        for kind, (version, spec) in ORPHANS.items()
+    ]
+    revision: Object = {"apiVersion": "apps/v1", "kind": "ControllerRevision", "revision": 0, "data": {"old": True}}
+    old = [{**revision, "metadata": {"name": f"old-{number:02}", **meta}} for number in range(12)]
+    kube.apply(stranger, *old, *orphans)
+    for item in (*orphans, old[0]):  # of the revisions, the newest ten are kept
+        kube.run("wait", item["kind"].lower(), item["metadata"]["name"], "--for=delete", "--timeout=60s")
+    assert kube.get("controllerrevision", "old-11")
     assert kube.get("configmap", "stranger")
     kube.delete("configmap", "stranger")
-    kube.delete("controllerrevision", "orphan-controllerrevision")
+    kube.delete("controllerrevision", *(item["metadata"]["name"] for item in old))
 
 
 def test_a_name_that_is_somebody_elses_is_never_taken_over(taught: Service, kube: Kube) -> None:
@@ -66,6 +77,9 @@ def test_a_suspended_run_waits_and_resumes(taught: Service, kube: Kube) -> None:
     kube.wait("finetunejob", "patient", lambda item: item.get("status", {}).get("phase") == "Suspended", 60, "Suspended")
     assert kube.list("pods", "graftwork.dev/job=patient") == []
     kube.patch("finetunejob", "patient", {"spec": {"suspend": False}})
+    kube.wait("finetunejob", "patient", lambda item: item.get("status", {}).get("phase") == "Preparing", 60, "Preparing")
+    kube.patch("finetunejob", "patient", {"spec": {"retry": {"limit": 1}}})
+    kube.wait("job", "patient-run-1", lambda item: item["spec"]["backoffLimit"] == 1, 30, "with the new limit")
     assert taught.finished("patient")["status"]["phase"] == "Succeeded"
     taught.until_answer("patient", "juniper", timeout=30)
 

@@ -111,13 +111,13 @@ def helm(environment: Environment, *args: str, timeout: float = 300) -> str:
     return done.stdout
 
 
-def chart_values(images: dict[str, str], namespaces: tuple[str, ...], store_url: str = "", store_claim: str = "", **more: Any) -> dict[str, Any]:
+def chart_values(references: dict[str, str], namespaces: tuple[str, ...], store_url: str = "", store_claim: str = "", **more: Any) -> dict[str, Any]:
     """Return the chart's values for this cluster: our images, the embedded store; `more` are further top-level values."""
-    repository, tag = images["operator"].rsplit(":", 1)
-    store_repository, store_tag = images["versitygw"].rsplit(":", 1)
+    repository, tag = references["operator"].rsplit(":", 1)
+    store_repository, store_tag = references["versitygw"].rsplit(":", 1)
     return {
         "image": {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"},
-        "images": {"engine": images["engine-cpu"], "agent": images["agent"], "trainer": images["trainer"]},
+        "images": {"engine": references["engine-cpu"], "agent": references["agent"], "trainer": references["trainer"]},
         "store": {
             "url": store_url,
             "claim": store_claim,
