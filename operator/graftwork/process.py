@@ -172,9 +172,11 @@ class Process:
         ended = done & self._essential
         for each in sorted(ended, key=lambda each: each.get_name() != "lease"):
             each.result()
+            if each.get_name() == "watches":  # kopf returns without an error only when told to: by us, or by a signal before our handlers were back
+                self.stop()
             if not self._stop.is_set():
                 raise RuntimeError(f"{each.get_name()} ended")
-        if stop in done:
+        if ended or stop in done:
             return False
         if task in done:
             task.result()
