@@ -16,6 +16,7 @@ from tests.harness import records
 from tests.harness.venv import ROOT
 
 COMMANDS = {
+    "build-cold": ("every program and image built with empty caches (Debian packages there)", ("python3", "-m", "tests.harness.install"), 30 * 60),
     "demo-cold": ("make demo with empty caches", ("make", "demo"), 35 * 60),
     "demo-warm": ("make demo with warm caches", ("make", "demo"), 4 * 60),
     "test-warm": ("make test with warm caches", ("make", "test"), 15 * 60),
@@ -28,7 +29,8 @@ def main() -> None:
     options.add_argument("what", choices=sorted(COMMANDS))
     what = options.parse_args().what
     figure, command, limit = COMMANDS[what]
-    subprocess.run(("make", "cluster-down"), cwd=ROOT, check=True)
+    if what != "build-cold":
+        subprocess.run(("make", "cluster-down"), cwd=ROOT, check=True)
     scratch = tempfile.mkdtemp(prefix="graftwork-cold-", dir="/var/tmp") if "empty" in figure else ""
     own = (
         {"GRAFTWORK_CACHE": scratch, "GOCACHE": f"{scratch}/go-build", "GOMODCACHE": f"{scratch}/go-mod", "PIP_NO_CACHE_DIR": "1"} if scratch else {}
@@ -40,7 +42,8 @@ def main() -> None:
         took = time.monotonic() - began
     finally:
         if scratch:
-            subprocess.run(("make", "cluster-down"), cwd=ROOT, check=False, env=environment)
+            if what != "build-cold":
+                subprocess.run(("make", "cluster-down"), cwd=ROOT, check=False, env=environment)
             subprocess.run(("chmod", "-R", "u+w", scratch), check=False)
             shutil.rmtree(scratch, ignore_errors=True)
     print(records.write("loop", f"make bench-setup WHAT={what}", [records.Figure(figure, round(took), "s", limit, [round(took, 1)])]))

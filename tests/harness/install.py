@@ -1,6 +1,6 @@
 """From a bare machine to a cluster with Graftwork installed: builds, cluster, images, charts, a namespace with a model in its bucket.
 
-Every step is skipped when what it would make is there, so the second call takes seconds.
+Every step is skipped when what it would make is there, so the second call takes seconds. `python3 -m tests.harness.install` only builds.
 """
 
 from __future__ import annotations
@@ -213,3 +213,7 @@ def prepare(steps: Steps | None = None, **values: Any) -> Environment:
     make_model(environment)
     steps.say("ready")
     return environment
+
+
+if __name__ == "__main__":
+    build(Steps())
