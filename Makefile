@@ -64,7 +64,7 @@ images: ## build every container image (content-addressed, cached outside the tr
 bench-loop: ## docs/benchmarks/loop.json: publish to answer, load latency, idle writes, memory
 	@$(VENV)/bin/python -m tests.harness.bench_loop
 
-bench-setup: ## docs/benchmarks/loop.json: the time of a whole command, WHAT=demo-cold|demo-warm|test-warm
+bench-setup: ## docs/benchmarks/loop.json: the time of a whole command, WHAT=build-cold|demo-cold|demo-warm|test-warm
 	@$(PYTHON) -m tests.harness.bench_setup $(WHAT)
 
 prune: ## remove old builds from the cache
