@@ -95,16 +95,21 @@ def test_a_taken_adapter_name_is_passed_over_and_the_alias_still_served(taught: 
 
 
 @pytest.fixture
-def store_on_one_node(environment: install.Environment, kube: Kube) -> Iterator[None]:
+def store_on_one_node(kube: Kube, system: Kube) -> Iterator[None]:
     """Another version of the operator, by its settings: a store that only one node can mount, and another agent image."""
     claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     kube.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "one-node"}, "spec": claim})
-    steps = install.Steps()
-    other = {"engine": environment.images["engine-cpu"], "agent": "localhost/graftwork/agent:another", "trainer": environment.images["trainer"]}
-    install.install(steps, environment, store_url="file:///store", store_claim="one-node", images=other, resyncSeconds=30)
+    settings = {"STORE__URL": "file:///store", "STORE__CLAIM": "one-node", "IMAGES__AGENT": "localhost/graftwork/agent:another"}
+    configure(system, *(f"GRAFTWORK_CONFIG_{name}={value}" for name, value in settings.items()))
     yield
-    install.install(steps, environment, resyncSeconds=30)
+    configure(system, *(f"GRAFTWORK_CONFIG_{name}-" for name in settings))
     kube.delete("persistentvolumeclaim", "one-node")
+
+
+def configure(system: Kube, *changes: str) -> None:
+    """Set or (NAME-) remove environment variables of the operator, and wait until it runs with them."""
+    system.run("set", "env", f"deploy/{install.RELEASE}", *changes)
+    system.run("rollout", "status", f"deploy/{install.RELEASE}", "--timeout=120s")
 
 
 def test_a_store_that_cannot_be_shared_is_refused_and_what_serves_stays(taught: Service, kube: Kube, store_on_one_node: None) -> None:

@@ -203,9 +203,10 @@ async def _publish(ctx: Context, job: FineTuneJob, result: RunResult, live: Obje
             await ctx.cluster.create(manifest)
             return names.adapter(alias, version)
         except AlreadyExists:
-            other = await ctx.cluster.get("LoRAAdapter", namespace, names.adapter(alias, version))
-            if other and (other["metadata"].get("labels") or {}).get(names.LABEL_PUBLISHED_BY) == job.metadata.uid:
-                return names.adapter(alias, version)
+            # By list, a right that the operator has anyway: an earlier create of ours may have been done without its answer arriving.
+            mine = await ctx.cluster.list("LoRAAdapter", namespace, {names.LABEL_PUBLISHED_BY: job.metadata.uid})
+            if mine:
+                return str(mine[0]["metadata"]["name"])
     held = ", ".join(names.adapter(alias, version) for version in tried)
     raise AlreadyExists(f"the trained adapter waits in the store for a name: LoRAAdapters {held} are taken by others; it is tried again")
 
