@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV = $(shell $(PYTHON) -m tests.harness.venv)
 PYTEST = $(VENV)/bin/python -m pytest
 
-.PHONY: help demo demo-down test unit control-plane e2e lint format generate lock cluster cluster-down cluster-status images bench-loop bench-setup prune
+.PHONY: help demo demo-down test unit control-plane e2e lint format generate lock cluster cluster-down cluster-status images bench-loop bench-adapters bench-setup prune
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ images: ## build every container image (content-addressed, cached outside the tr
 
 bench-loop: ## docs/benchmarks/loop.json: publish to answer, load latency, idle writes, memory
 	@$(VENV)/bin/python -m tests.harness.bench_loop
+
+bench-adapters: ## docs/benchmarks/adapters.json: hot-loading with 1 and 3 pods, the guard's cost, 100 adapters; ONLY=<phase> ARGS=...
+	@$(VENV)/bin/python -m tests.harness.bench_adapters $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 bench-setup: ## docs/benchmarks/loop.json: the time of a whole command, WHAT=build-cold|demo-cold|demo-warm|test-warm
 	@$(PYTHON) -m tests.harness.bench_setup $(WHAT)

@@ -37,12 +37,20 @@ class Api:
     def create_adapter(self, item: Object) -> float:
         """Create a LoRAAdapter and return the time of the server's ack."""
         path = f"/apis/graftwork.dev/v1alpha1/namespaces/{item['metadata']['namespace']}/loraadapters"
-        self._connection.request("POST", path, json.dumps(item), {"Content-Type": "application/json"})
+        return self._acknowledged("POST", path, item, "application/json", 201)
+
+    def patch_deployment(self, namespace: str, name: str, patch: Object) -> float:
+        """Merge-patch an LLMDeployment and return the time of the server's ack."""
+        path = f"/apis/graftwork.dev/v1alpha1/namespaces/{namespace}/llmdeployments/{name}"
+        return self._acknowledged("PATCH", path, patch, "application/merge-patch+json", 200)
+
+    def _acknowledged(self, method: str, path: str, body: Object, kind: str, expected: int) -> float:
+        self._connection.request(method, path, json.dumps(body), {"Content-Type": kind})
         response = self._connection.getresponse()
         acknowledged = time.time()
-        body = response.read()
-        if response.status != 201:
-            raise RuntimeError(body.decode())
+        answer = response.read()
+        if response.status != expected:
+            raise RuntimeError(answer.decode())
         return acknowledged
 
 

@@ -1,0 +1,111 @@
+"""`make bench-adapters`: how fast and how cheap hot-loaded adapters are -> docs/benchmarks/adapters.json.
+
+Each phase makes what it needs, so one can be repeated: `make bench-adapters ONLY=guard`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from tests.harness import install, records
+from tests.harness.bench_guard import guard
+from tests.harness.bench_hot import one_pod, rollback, three_pods, unloaded
+from tests.harness.bench_many import many
+from tests.harness.bench_stage import RECORD, ROOM, TAUGHT, Sizes, Stage
+from tests.harness.bench_usual import usual
+
+LOG = logging.getLogger("bench_adapters")
+LIMIT_MINUTES = 25
+PHASES: dict[str, Callable[[Stage], None]] = {  # in an order with few changes of the deployment: each change starts engines
+    "one-pod": one_pod,
+    "rollback": rollback,
+    "unloaded": unloaded,
+    "guard": guard,
+    "usual": usual,
+    "three-pods": three_pods,
+    "many": many,
+}
+
+
+class OutOfTimeError(BaseException):
+    """The whole run took longer than it may; not an Exception, so that no phase takes it for its own."""
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return what the command line says."""
+    options = argparse.ArgumentParser(description=__doc__)
+    default = Sizes()
+    options.add_argument("--only", choices=list(PHASES), help="one phase; others' figures stay as they were measured")
+    options.add_argument(
+        "--adapters", type=int, default=default.adapters, help=f"adapters of the phases with 1 and 3 pods, at most {ROOM - len(TAUGHT)}"
+    )
+    options.add_argument("--many", type=int, default=default.many, help="adapters on one engine")
+    options.add_argument("--pairs", type=int, default=default.pairs, help="pairs of each comparison of the guard")
+    options.add_argument("--flips", type=int, default=default.flips, help="rollbacks, and unloads by hand")
+    options.add_argument("--keep", action="store_true", help="leave deployment and adapters there for another phase")
+    chosen = options.parse_args(argv)
+    if chosen.adapters > ROOM - len(TAUGHT):
+        options.error(f"--adapters is {chosen.adapters}; the deployment has room for {ROOM - len(TAUGHT)} beside the taught ones")
+    return chosen
+
+
+def command(chosen: argparse.Namespace) -> str:
+    """Return the command by which the figures are measured, for the record."""
+    default = arguments([])
+    changed = [f"--{name} {value}" for name, value in vars(chosen).items() if name not in ("only", "keep") and value != getattr(default, name)]
+    only = f" ONLY={chosen.only}" if chosen.only else ""
+    return "make bench-adapters" + only + (f' ARGS="{" ".join(changed)}"' if changed else "")
+
+
+def run(phases: dict[str, Callable[[Stage], None]], stage: Stage) -> list[str]:
+    """Run each phase and return the names of those that failed: what one cannot measure does not keep the others from theirs."""
+    failed = []
+    for name, phase in phases.items():
+        began = time.monotonic()
+        print(f"--- {name}", flush=True)
+        try:
+            phase(stage)
+        except Exception:
+            LOG.exception("%s failed", name)
+            failed.append(name)
+        print(f"--- {name}: {time.monotonic() - began:.0f} s", flush=True)
+    return failed
+
+
+def _out_of_time(_number: int, _frame: FrameType | None) -> None:
+    raise OutOfTimeError
+
+
+def main() -> None:
+    """Measure and write docs/benchmarks/adapters.json."""
+    chosen = arguments()
+    environment = install.prepare(resyncSeconds=60)
+    stage = Stage(environment, command(chosen), Sizes(chosen.adapters, chosen.many, chosen.pairs, chosen.flips))
+    phases = {chosen.only: PHASES[chosen.only]} if chosen.only else PHASES
+    signal.signal(signal.SIGALRM, _out_of_time)
+    signal.alarm(LIMIT_MINUTES * 60)
+    try:
+        if not chosen.only:
+            stage.remove()
+        failed = run(phases, stage)
+    except OutOfTimeError:
+        sys.exit(f"stopped after {LIMIT_MINUTES} minutes; the figures that are known are written, the phase that began last is not complete")
+    finally:
+        signal.alarm(0)
+        if not chosen.keep:
+            stage.remove()
+    path = records.FOLDER / f"{RECORD}.md"
+    if path.exists():
+        print(path.read_text())
+    if failed:
+        sys.exit(f"not measured: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
