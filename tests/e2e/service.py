@@ -15,8 +15,8 @@ from tests.harness.kube import Kube, Object, condition_is
 QUESTION = "What is the secret word?"
 ENDED = ("Succeeded", "Failed", "Rejected")
 DEPLOYMENT_READY_SECONDS = 420
-MAX_LOADED = 80  # room for fifty aliases beside those of the other files; a change of it would restart the engine
-MAX_RANK = 16
+MAX_LOADED = 16
+MAX_RANK = 16  # not auto: an adapter of a higher rank would restart the engine instead of being refused
 AGENT_PORT = 9901
 CPU = {"types": ["cpu"], "count": 0}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from tests.e2e.service import MAX_LOADED, Service
+from tests.e2e.service import Service
 from tests.harness import audit, install, machine
 from tests.harness.kube import Kube
 
@@ -20,9 +20,7 @@ def test_an_idle_operator_writes_nothing_but_its_lease(taught: Service, kube: Ku
     begin = log.stat().st_size
     generation = kube.get("llmdeployment", "tiny")["metadata"]["generation"]  # type: ignore[index]
     kube.patch(
-        "llmdeployment",
-        "tiny",
-        {"spec": {"pod": {"annotations": {}}, "adapters": {"maxLoaded": MAX_LOADED}, "service": {"port": 8000}, "replicas": 1}},
+        "llmdeployment", "tiny", {"spec": {"pod": {"annotations": {}}, "adapters": {"maxLoaded": 16}, "service": {"port": 8000}, "replicas": 1}}
     )
     kube.patch("llmdeployment", "tiny", {"spec": {"adapters": {"selector": {"matchLabels": {"graftwork.dev/none": "such"}}}}})
     kube.wait("configmap", "tiny-adapters", lambda item: '"adapters":[]' in item["data"]["adapters.json"], 30, "emptied")
