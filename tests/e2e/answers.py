@@ -127,7 +127,7 @@ class LongAnswer(threading.Thread):
             "max_tokens": tokens,
             "n": choices,
             "ignore_eos": True,
-            "temperature": 0,
+            "temperature": 1,  # several choices without chance would be refused
             "stream": True,
             "stream_options": {"include_usage": True},
         }

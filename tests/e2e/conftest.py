@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,13 @@ def periwinkle(taught: Service, bucket: Bucket) -> Published:
     """A second published adapter with a word of its own."""
     done = taught.teach("periwinkle", alias="legal")
     return Published.of(taught, bucket, done["status"]["adapter"], "periwinkle")
+
+
+@pytest.fixture
+def aliases(taught: Service) -> Iterator[Service]:
+    """The service, whose alias settings a test may change: afterwards there are none."""
+    yield taught
+    taught.set_aliases()
 
 
 @pytest.fixture(scope="session")

@@ -136,6 +136,10 @@ class Service:
         (pod,) = self.pods()
         return pod
 
+    def set_aliases(self, *settings: Object) -> None:
+        """Replace `adapters.aliases`: how single aliases are promoted; none is the default for all."""
+        self.kube.patch("llmdeployment", self.name, {"spec": {"adapters": {"aliases": list(settings) or None}}})
+
     def until_agent(self, until: Callable[[Object], Any], timeout: float = 60, what: str = "") -> Object:
         """Return the `/status` of the one pod's agent as soon as `until` is true of it; the agent answers when something changes."""
         address = self.pod()["status"]["podIP"]
