@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import socket
 import ssl
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -115,10 +116,11 @@ def until_listening(process: subprocess.Popen[bytes], port: int, timeout: float 
 
 
 @contextmanager
-def hub(root: Path) -> Iterator[str]:
-    """Serve the repositories below `root` as a hub does, and yield its address for pods."""
+def hub(root: Path, tokens: Collection[str]) -> Iterator[str]:
+    """Serve the repositories below `root` as a hub does that knows these tokens, and yield its address for pods."""
     port = free_port()
-    process = subprocess.Popen((sys.executable, "-m", "tests.hub", "--port", str(port), "--root", str(root)), cwd=ROOT)
+    known = [f"--token={token}=user-{number}" for number, token in enumerate(tokens)]
+    process = subprocess.Popen((sys.executable, "-m", "tests.hub", "--port", str(port), "--root", str(root), *known), cwd=ROOT)
     try:
         until_listening(process, port)
         yield f"http://{HOST_ADDRESS}:{port}"
@@ -127,11 +129,11 @@ def hub(root: Path) -> Iterator[str]:
         process.wait(timeout=10)
 
 
-def repository(root: Path, name: str, files: Files, token: str = "") -> None:
-    """Put a repository `<owner>/<name>` where the hub finds it; with a token it is gated."""
+def repository(root: Path, name: str, files: Files, readers: Collection[str] = ()) -> None:
+    """Put a repository `<owner>/<name>` where the hub finds it; with readers it is gated, and they are the tokens that get its files."""
     folder = root / name
     folder.mkdir(parents=True)
-    for path, data in {**files, "README.md": b"---\nlibrary_name: peft\n---\n", ".gitattributes": b"*.safetensors filter=lfs\n"}.items():
+    for path, data in {**files, "README.md": b"---\nlibrary_name: peft\n---\n"}.items():
         (folder / path).write_bytes(data)
-    if token:
-        (folder / ".gated").write_text(token)
+    if readers:
+        (folder / ".hub.json").write_text(json.dumps({"gated": True, "readers": list(readers)}))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,10 +52,10 @@ def hub_address(system: Kube, swordfish: Published, tmp_path_factory: pytest.Tem
     """A hub on this machine that the operator's configuration names; yields its address and the token of its gated repository."""
     root, token = tmp_path_factory.mktemp("hub"), f"hf_{secrets.token_hex(16)}"
     sources.repository(root, "acme/open", swordfish.files)
-    sources.repository(root, "acme/gated", swordfish.files, token)
+    sources.repository(root, "acme/gated", swordfish.files, [token])
     pickled = {name: data for name, data in swordfish.files.items() if name != spoiled.WEIGHTS}
     sources.repository(root, "acme/pickled", {**pickled, "adapter_model.bin": b"\x80\x04N."})
-    with sources.hub(root) as address:
+    with sources.hub(root, [token]) as address:
         system.run("set", "env", f"deploy/{install.RELEASE}", f"{HUB_VARIABLE}={address}")
         system.run("rollout", "status", f"deploy/{install.RELEASE}", "--timeout=120s", timeout=130)
         yield address, token
@@ -114,9 +115,11 @@ def imports(
     items = {alias: lora(alias, 1, source=source, **more) for alias, (source, more) in sources_of.items()}
     before = (taught.identities(), ready_since(taught))
     with Load(taught.host, taught.port, ["tiny", "medical"], clients=1, tokens=4, seconds=400) as load:
-        kube.apply(*items.values())
-        pods = {alias: admitted(kube, f"{alias}-1-import") for alias in ("hub", "web", "gated")}
-        yield Imports(items, pods, (token, authorization), load, before)
+        with ThreadPoolExecutor(1) as pool:
+            pods = pool.submit(admitted, kube, ("hub", "web", "gated"))  # watched from before the Jobs: they go when they have done their work
+            kube.apply(*items.values())
+            seen = pods.result()
+        yield Imports(items, seen, (token, authorization), load, before)
     kube.delete("loraadapter", *(item["metadata"]["name"] for item in items.values()))
 
 
@@ -132,11 +135,16 @@ def opaque(name: str, **data: str) -> Object:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
 
 
-def admitted(kube: Kube, job: str) -> Object:
-    """Return the first pod of a Job as soon as there is one."""
-    for _, pod in kube.watch("pods", selector=f"batch.kubernetes.io/job-name={job}", deadline=time.monotonic() + 60):
-        return pod
-    raise AssertionError(f"Job {job} has made no pod within 60 s")
+def admitted(kube: Kube, aliases: Collection[str]) -> dict[str, Object]:
+    """Return the first pod of the import of each alias as soon as there is one."""
+    label = "batch.kubernetes.io/job-name"
+    jobs = {f"{alias}-1-import": alias for alias in aliases}
+    found: dict[str, Object] = {}
+    for _, pod in kube.watch("pods", selector=f"{label} in ({','.join(jobs)})", deadline=time.monotonic() + 90):
+        found.setdefault(jobs[pod["metadata"]["labels"][label]], pod)
+        if len(found) == len(jobs):
+            return found
+    raise AssertionError(f"of the imports {sorted(jobs)} only {sorted(found)} have made a pod within 90 s")
 
 
 def secrets_of(pod: Object, container: Object) -> set[str]:

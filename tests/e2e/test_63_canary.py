@@ -164,7 +164,7 @@ def test_a_candidate_that_is_found_worse_gets_nothing_and_says_why_with_numbers(
     with canary.load() as load:
         found = stalled(kube, f"{ALIAS}-3", timeout=120)
         assert found["reason"] == "CanaryFailed"
-        assert "maxTTFTRatio" in found["message"]
+        assert "first token" in found["message"]
         assert str(IMPOSSIBLE) in found["message"]
         assert len(re.findall(r"\d+\.\d+", found["message"])) >= 2, "the bound and what was measured"
         item = kube.wait("llmdeployment", "tiny", lambda item: not alias_row(item, ALIAS).get("candidateWeight"), 30, "without a candidate's share")
