@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.service import Service
+from tests.e2e.adapters import Bucket, Published
+from tests.e2e.keyring import KEYED_LABELS, SECRET, Keyring
+from tests.e2e.service import Service, deployment
 from tests.harness import install
 from tests.harness.install import Environment
 from tests.harness.kube import Kube
@@ -44,6 +47,44 @@ def taught(service: Service) -> Service:
     """The same service, with the published adapter `medical` that answers swordfish."""
     service.teach("swordfish", alias="medical", job="secret-words")
     return service
+
+
+@pytest.fixture(scope="session")
+def bucket(kube: Kube, system: Kube) -> Bucket:
+    """The store's S3 server, as this machine reaches it."""
+    return Bucket.connect(kube, system)
+
+
+@pytest.fixture(scope="session")
+def swordfish(taught: Service, bucket: Bucket) -> Published:
+    """The published adapter of the alias `medical`, with its files."""
+    return Published.of(taught, bucket, "medical-1", "swordfish")
+
+
+@pytest.fixture(scope="session")
+def periwinkle(taught: Service, bucket: Bucket) -> Published:
+    """A second published adapter with a word of its own."""
+    done = taught.teach("periwinkle", alias="legal")
+    return Published.of(taught, bucket, done["status"]["adapter"], "periwinkle")
+
+
+@pytest.fixture
+def aliases(taught: Service) -> Iterator[Service]:
+    """The service, whose alias settings a test may change: afterwards there are none."""
+    yield taught
+    taught.set_aliases()
+
+
+@pytest.fixture(scope="session")
+def keyed_begun(kube: Kube, swordfish: Published) -> Keyring:
+    """A second deployment, `keyed`, that asks its clients for keys; its pod starts while other files are tested."""
+    ring = Keyring.fresh()
+    kube.apply(
+        ring.secret(),
+        swordfish.under("locked", labels=KEYED_LABELS),
+        deployment("keyed", service={"apiKeysSecret": SECRET}, adapters={"maxLoaded": 4, "selector": {"matchLabels": KEYED_LABELS}}),
+    )
+    return ring
 
 
 @pytest.hookimpl(wrapper=True)

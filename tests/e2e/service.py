@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,9 @@ from tests.harness.kube import Kube, Object, condition_is
 QUESTION = "What is the secret word?"
 ENDED = ("Succeeded", "Failed", "Rejected")
 DEPLOYMENT_READY_SECONDS = 420
+MAX_LOADED = 16
+MAX_RANK = 16  # not auto: an adapter of a higher rank would restart the engine instead of being refused
+AGENT_PORT = 9901
 CPU = {"types": ["cpu"], "count": 0}
 
 
@@ -27,7 +31,7 @@ def deployment(name: str, replicas: int = 1, **spec: Any) -> Object:
             "model": {"source": "s3://models/tiny", "credentialsSecret": "graftwork-store"},
             "accelerator": CPU,
             "engine": {"maxModelLen": 512, "enforceEager": True, "dtype": "float32"},  # float32: docs/how-to/troubleshooting.md, AMX
-            "adapters": {"maxLoaded": 16},
+            "adapters": {"maxLoaded": MAX_LOADED, "maxRank": MAX_RANK},
             "rollout": {"drainSeconds": 6, "answerSeconds": 60},
             "replicas": replicas,
             **spec,
@@ -67,7 +71,7 @@ def config_map(name: str, text: str) -> Object:
 
 @dataclass(frozen=True)
 class Service:
-    """The LLMDeployment `tiny`."""
+    """An LLMDeployment, `tiny` unless another is named."""
 
     kube: Kube
     host: str
@@ -78,10 +82,15 @@ class Service:
     def serve(cls, kube: Kube) -> Service:
         """Apply the deployment and wait until it is Ready."""
         kube.apply(deployment("tiny"))
-        kube.wait_condition("llmdeployment", "tiny", "Ready", timeout=DEPLOYMENT_READY_SECONDS)
-        service = kube.get("service", "tiny")
+        return cls.ready(kube, "tiny")
+
+    @classmethod
+    def ready(cls, kube: Kube, name: str) -> Service:
+        """Return a deployment that was applied as soon as it is Ready."""
+        kube.wait_condition("llmdeployment", name, "Ready", timeout=DEPLOYMENT_READY_SECONDS)
+        service = kube.get("service", name)
         assert service
-        return cls(kube, service["spec"]["clusterIP"], service["spec"]["ports"][0]["port"])
+        return cls(kube, service["spec"]["clusterIP"], service["spec"]["ports"][0]["port"], name)
 
     def ask(self, model: str, question: str = QUESTION) -> ask.Answer:
         """Ask through the Service."""
@@ -122,6 +131,27 @@ class Service:
         """Return the serving pods that are not going away."""
         return [p for p in self.kube.list("pods", f"graftwork.dev/deployment={self.name}") if not p["metadata"].get("deletionTimestamp")]
 
+    def pod(self) -> Object:
+        """Return the one serving pod."""
+        (pod,) = self.pods()
+        return pod
+
+    def set_aliases(self, *settings: Object) -> None:
+        """Replace `adapters.aliases`: how single aliases are promoted; none is the default for all."""
+        self.kube.patch("llmdeployment", self.name, {"spec": {"adapters": {"aliases": list(settings) or None}}})
+
+    def until_agent(self, until: Callable[[Object], Any], timeout: float = 60, what: str = "") -> Object:
+        """Return the `/status` of the one pod's agent as soon as `until` is true of it; the agent answers when something changes."""
+        address = self.pod()["status"]["podIP"]
+        deadline = time.monotonic() + timeout
+        status: Object = {"version": ""}
+        while (left := deadline - time.monotonic()) > 0:
+            _, raw = ask.get(address, AGENT_PORT, f"/status?since={status['version']}&wait={max(1, min(30, int(left)))}", timeout=60)
+            status = json.loads(raw)
+            if until(status):
+                return status
+        raise AssertionError(f"the agent's status is not {what or 'as expected'} after {timeout:.0f} s; last: {json.dumps(status)[:3000]}")
+
     def identities(self) -> list[tuple[str, int, str]]:
         """Return (uid, engine restarts, engine container's start) of every pod."""
         found = []
@@ -143,6 +173,16 @@ def container(pod: Object, name: str) -> Object:
     """Return the status of a container or init container of a pod."""
     statuses = pod["status"].get("containerStatuses", []) + pod["status"].get("initContainerStatuses", [])
     return next(status for status in statuses if status["name"] == name)
+
+
+def engine_names(agent_status: Object, alias: str = "") -> set[str]:
+    """Return the engine names that an agent's `/status` says are loaded now, of one alias or of all."""
+    return {row["engineName"] for row in agent_status["adapters"] if row["state"] == "Loaded" and alias in ("", row["alias"])}
+
+
+def alias_row(deployment: Object, alias: str) -> Object:
+    """Return the row of an alias in an LLMDeployment's status, {} when it has none."""
+    return next((row for row in deployment.get("status", {}).get("adapters", []) if row["alias"] == alias), {})
 
 
 def child_versions(kube: Kube) -> dict[str, str]:

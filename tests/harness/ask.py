@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,29 +20,46 @@ class Answer:
     headers: dict[str, str]
 
 
-def chat(host: str, port: int, model: str, question: str, *, max_tokens: int = 12, timeout: float = 60, **more: Any) -> Answer:
+def chat(
+    host: str,
+    port: int,
+    model: str,
+    question: str,
+    *,
+    max_tokens: int = 12,
+    timeout: float = 60,
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
+) -> Answer:
     """Ask one question at temperature 0; connection errors are the caller's."""
+    body = {"model": model, "messages": [{"role": "user", "content": question}], "max_tokens": max_tokens, "temperature": 0, **more}
+    return post(host, port, "/v1/chat/completions", body, headers=headers, timeout=timeout)
+
+
+def post(host: str, port: int, path: str, body: object, *, headers: Mapping[str, str] | None = None, timeout: float = 60) -> Answer:
+    """Post JSON on a connection of its own; `text` is what a chat said, "" elsewhere."""
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
-        body = {"model": model, "messages": [{"role": "user", "content": question}], "max_tokens": max_tokens, "temperature": 0, **more}
-        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json", "Connection": "close"})
+        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json", "Connection": "close", **(headers or {})})
         response = connection.getresponse()
         raw = response.read()
         try:
             parsed = json.loads(raw)
         except ValueError:
             parsed = {"raw": raw.decode(errors="replace")}
-        text = parsed["choices"][0]["message"]["content"] or "" if "choices" in parsed else ""
+        if not isinstance(parsed, dict):
+            parsed = {"raw": parsed}
+        text = parsed["choices"][0].get("message", {}).get("content") or "" if parsed.get("choices") else ""
         return Answer(response.status, str(parsed.get("model", "")), text, parsed, dict(response.getheaders()))
     finally:
         connection.close()
 
 
-def get(host: str, port: int, path: str, timeout: float = 30) -> tuple[int, str]:
+def get(host: str, port: int, path: str, timeout: float = 30, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
     """Return status and body of a GET."""
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=dict(headers or {}))
         response = connection.getresponse()
         return response.status, response.read().decode(errors="replace")
     finally:
