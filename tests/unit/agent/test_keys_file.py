@@ -8,6 +8,8 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import yaml
+from graftwork.api import LLMDeployment
 from graftwork_agent.keys_file import API_VERSION, KeysFileError, parse
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,3 +114,9 @@ def test_any_bytes_are_entries_or_a_refusal(data: bytes) -> None:
     except KeysFileError:
         return
     jsonschema.validate({"apiVersion": API_VERSION, "keys": entries}, SCHEMA)
+
+
+def test_the_example_is_valid_and_its_two_objects_fit_together() -> None:
+    secret, deployment = yaml.safe_load_all((Path(__file__).parents[3] / "examples/03-api-keys.yaml").read_text())
+    assert [entry["name"] for entry in parse(secret["stringData"]["keys.yaml"].encode())] == ["team-a", "team-b"]
+    assert LLMDeployment.from_object(deployment).spec.service.api_keys_secret == secret["metadata"]["name"]
