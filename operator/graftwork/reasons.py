@@ -28,6 +28,7 @@ class Reason(StrEnum):
     ADAPTER_FAILED = "AdapterFailed"  # an adapter was refused or cannot be loaded; it is retried where that can help
     NO_ADAPTERS = "NoAdapters"  # nothing to load
     AGENT_UNREACHABLE = "AgentUnreachable"  # a pod's agent does not answer, so its adapters are unknown
+    API_KEYS_INVALID = "ApiKeysInvalid"  # the Secret of service.apiKeysSecret is missing or breaks a rule; the last good keys stay in force
     OWNED_FLAG = "OwnedFlag"  # engine.args or engine.env sets what Graftwork owns
     NAME_TAKEN = "NameTaken"  # a child's name belongs to an object of someone else
     INVALID_SPEC = "InvalidSpec"  # the spec breaks a rule that the schema cannot know

@@ -62,6 +62,14 @@ class Actions:
             state.routing_busy = True
             self.spawn(self._route(engine, action.body))
 
+    def give_keys(self) -> None:
+        """Send the API keys to an engine process that does not have them."""
+        engine = self._state.engine
+        body = self._state.keys.due(engine.instance) if engine else None
+        if engine and body:
+            self._state.keys.busy = True
+            self.spawn(self._give_keys(engine, body))
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine as a task whose end wakes the agent and whose failure is logged."""
         task = asyncio.get_running_loop().create_task(work)
@@ -204,6 +212,16 @@ class Actions:
         engine.troubles[name] = LoadTrouble(error.reason, error.message, error.final, attempts, time.monotonic() + backoff.delay(attempts))
         self._metrics.failures.labels(error.reason).inc()
         LOG.warning("%s: %s: %s", name, error.reason, error.message)
+
+    async def _give_keys(self, engine: Engine, body: dict[str, Any]) -> None:
+        try:
+            if await self._client.give_keys(body) == engine.instance:
+                self._state.keys.taken(engine.instance, body)
+        except (EngineGone, EngineOdd) as error:
+            LOG.warning("keys: %s", error)
+            await asyncio.sleep(self._state.settings.connect_seconds)
+        finally:
+            self._state.keys.busy = False
 
     async def _route(self, engine: Engine, body: dict[str, Any]) -> None:
         try:

@@ -62,6 +62,7 @@ class Agent:
                 state.read_inputs()
                 state.wake.clear()
                 decision = decide(state.snapshot())
+                self._actions.give_keys()
                 for action in decision.actions:
                     self._actions.start(action)
                 self._show()
@@ -82,7 +83,7 @@ class Agent:
         self.board.show(self._state.document())
 
     def _watch_folders(self, watch: FolderWatch | None, watched: set[Path]) -> None:
-        for folder in (self._settings.config_dir, self._settings.podinfo_dir):
+        for folder in (self._settings.config_dir, self._settings.podinfo_dir, *([self._settings.keys_dir] if self._state.keys.required else [])):
             if watch and folder not in watched:
                 try:
                     watch.add(folder)

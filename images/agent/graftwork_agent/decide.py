@@ -78,6 +78,7 @@ class Snapshot:
     unloading: str = ""
     routing_busy: bool = False
     deleting: frozenset[str] = frozenset()
+    keys_missing: bool = False  # the guard asks clients for keys and does not have them: ready, it would refuse everybody
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def routing(snapshot: Snapshot, desired: Desired, engine: Engine, listed: frozen
         "base": desired.served_name,
         "aliases": aliases,
         "unavailable": unavailable,
-        "ready": engine.ready or settled or overdue,
+        "ready": engine.ready or ((settled or overdue) and not snapshot.keys_missing),
     }
 
 

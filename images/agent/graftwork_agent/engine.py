@@ -104,6 +104,11 @@ class EngineClient:
         status, text = await self._call("PUT", "/graftwork/routing", _QUICK_SECONDS, json=body)
         return str(_object(status, text, "/graftwork/routing").get("instance", ""))
 
+    async def give_keys(self, body: Mapping[str, Any]) -> str:
+        """Give the guard all API keys; returns the instance that took them."""
+        status, text = await self._call("PUT", "/graftwork/keys", _QUICK_SECONDS, json=body)
+        return str(_object(status, text, "/graftwork/keys").get("instance", ""))
+
     async def load(self, name: str, path: Path) -> None:
         """Load an adapter under a name; "already loaded" is fine. Raises LoadRefused."""
         body = {"lora_name": name, "lora_path": os.path.abspath(path)}  # noqa: ASYNC240 - asks no disk; vLLM takes a relative path for a repository of a hub

@@ -18,6 +18,7 @@ class Settings:
     podinfo_dir: Path = Path("/graftwork/podinfo")
     adapters_dir: Path = Path("/graftwork/adapters")
     run_dir: Path = Path("/graftwork/run")
+    keys_dir: Path = Path("/graftwork/keys")
     base_dir: Path = Path("/models/base")
     engine_url: str = "http://127.0.0.1:8000"
     port: int = PORT
@@ -35,6 +36,7 @@ class Settings:
             podinfo_dir=root / "podinfo",
             adapters_dir=root / "adapters",
             run_dir=root / "run",
+            keys_dir=root / "keys",
             base_dir=Path(env.get("GRAFTWORK_BASE_DIR") or "/models/base"),
             engine_url=env.get("GRAFTWORK_ENGINE_URL") or "http://127.0.0.1:8000",
             port=int(env.get("GRAFTWORK_AGENT_PORT") or PORT),

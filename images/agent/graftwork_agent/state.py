@@ -14,6 +14,7 @@ from graftwork_agent.decide import Engine, Files, FileState, LoadTrouble, Snapsh
 from graftwork_agent.desired import Adapter
 from graftwork_agent.engine import View
 from graftwork_agent.inputs import Inputs
+from graftwork_agent.keys import Keys
 from graftwork_agent.settings import Settings
 from graftwork_agent.status import API_VERSION, Times, adapter_rows
 
@@ -27,6 +28,7 @@ class State:
         self.settings = settings
         self.wake = asyncio.Event()
         self.inputs = Inputs(settings.config_dir, settings.podinfo_dir)
+        self.keys = Keys(settings.keys_dir)
         self.base: BaseModel | None = None
         self.base_error = ""
         self.files: dict[str, Files] = {}
@@ -47,6 +49,8 @@ class State:
 
     def read_inputs(self) -> None:
         """Read the mounted files again; notes when an adapter was seen first."""
+        if self.keys.read():
+            self.wake.set()
         if not self.inputs.read():
             return
         desired = self.inputs.desired
@@ -95,6 +99,7 @@ class State:
             unloading=self.unloading,
             routing_busy=self.routing_busy,
             deleting=frozenset(self.deleting),
+            keys_missing=bool(self.engine and self.keys.missing(self.engine.instance)),
         )
 
     def document(self) -> dict[str, Any]:
@@ -114,6 +119,7 @@ class State:
             },
             "adapters": adapter_rows(self.snapshot(), self.times, self.known, self.base_error),
             "routes": dict(engine.routing["aliases"]) if engine and engine.routing else {},
+            **self.keys.status(),
         }
 
     def forget(self) -> None:

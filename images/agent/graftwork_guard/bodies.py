@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,8 +84,11 @@ def _count(usage: dict[str, Any], *names: str) -> int:
     return next((usage[name] for name in names if type(usage.get(name)) is int), 0)
 
 
-def public_models(document: object, routing: Routing | None, served_name: str) -> dict[str, Any]:
-    """Return the list of models for the outside: the base and the aliases that answer now, without the engine's names and paths."""
+def public_models(document: object, routing: Routing | None, served_name: str, may: Callable[[str], bool] = lambda _: True) -> dict[str, Any]:
+    """Return the list of models for the outside: the base and the aliases that answer now, without the engine's names and paths.
+
+    `may` says which of them the client is allowed to ask.
+    """
     cards = document.get("data") if isinstance(document, dict) else None
     by_id = {card["id"]: card for card in (cards if isinstance(cards, list) else []) if isinstance(card, dict) and isinstance(card.get("id"), str)}
     base = routing.base if routing else served_name or next(iter(by_id), "")
@@ -92,7 +96,7 @@ def public_models(document: object, routing: Routing | None, served_name: str) -
     listed = [{**base_card, "id": base, "root": base, "parent": None}]
     for alias, engine in sorted(routing.aliases.items() if routing else ()):
         listed.append({**by_id.get(engine, base_card), "id": alias, "root": alias, "parent": base})
-    return {"object": "list", "data": listed}
+    return {"object": "list", "data": [card for card in listed if may(str(card["id"]))]}
 
 
 def public_metrics(body: bytes) -> bytes:

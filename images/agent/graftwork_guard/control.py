@@ -1,4 +1,4 @@
-"""What the guard answers itself: readiness, its metrics, and the agent's two routes."""
+"""What the guard answers itself: readiness, its metrics, and what the agent tells it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import json
 from pathlib import Path
 from urllib.parse import parse_qs
 
+from graftwork_guard.access import Access
 from graftwork_guard.asgi import Receive, Scope, Send, header, read_body, send_body, send_json
+from graftwork_guard.keys import KeysError
+from graftwork_guard.keys import parse as parse_keys
 from graftwork_guard.metrics import CONTENT_TYPE, Metrics
 from graftwork_guard.routes import Kind
 from graftwork_guard.routing import RoutingError, parse
@@ -51,7 +54,8 @@ class Token:
 class Control:
     """The guard's own routes over one process's state."""
 
-    def __init__(self, state: EngineState, metrics: Metrics, settings: Settings) -> None:
+    def __init__(self, state: EngineState, metrics: Metrics, settings: Settings, access: Access) -> None:
+        self._access = access
         self._state = state
         self._metrics = metrics
         self._settings = settings
@@ -61,9 +65,11 @@ class Control:
         if kind is Kind.READY:
             await self._ready(send)
         elif kind is Kind.GUARD_METRICS:
-            await send_body(send, 200, self._metrics.render(), content_type=CONTENT_TYPE)
+            await send_body(send, 200, self._metrics.render() + self._access.render(), content_type=CONTENT_TYPE)
         elif kind is Kind.ENGINE:
             await self._engine(scope, receive, send)
+        elif kind is Kind.KEYS:
+            await self._replace_keys(scope, receive, send)
         else:
             await self._replace_routing(scope, receive, send)
 
@@ -99,6 +105,25 @@ class Control:
         version = self._state.version
         LOG.info("routing %d: %d aliases, %d unavailable, ready: %s", version, len(routing.aliases), len(routing.unavailable), self._state.ready)
         await send_json(send, 200, {"instance": self._state.instance, "version": version})
+
+    async def _replace_keys(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await read_body(scope["headers"], receive, self._settings.max_body_bytes)
+        try:
+            document = json.loads(body)
+            keyring = parse_keys(document)
+        except KeysError as error:
+            await send_json(send, 400, {"error": str(error)})
+            return
+        except (ValueError, RecursionError):  # without the parser's words, which may quote what it read
+            await send_json(send, 400, {"error": "the body is not JSON"})
+            return
+        if (meant := document.get("instance")) not in (None, "", self._state.instance):
+            text = f"instance is {meant!r}; this engine process is {self._state.instance!r}"
+            await send_json(send, 409, {"error": text, "instance": self._state.instance})
+            return
+        self._access.replace(keyring)
+        LOG.info("keys: %d", len(keyring.by_name))
+        await send_json(send, 200, {"instance": self._state.instance, "keys": len(keyring.by_name)})
 
 
 def _seconds(text: str) -> float:

@@ -71,21 +71,22 @@ class Metrics:
         items = [((("alias", target.public), ("digest", target.digest)), series) for target, series in self._series.items()]
         reached = [item for item, target in zip(items, self._series, strict=True) if target != REFUSED]
         lines = [
-            *_family("graftwork_requests_total", "counter", "Inference requests by alias and version; those that were refused have no alias."),
-            *(_sample("graftwork_requests_total", labels, series.requests) for labels, series in items),
-            *_family("graftwork_request_errors_total", "counter", "Errors by status class, or stream for one inside a stream."),
-            *(_sample("graftwork_request_errors_total", (*labels, ("status", k)), n) for labels, series in items for k, n in series.errors.items()),
-            *_family("graftwork_tokens_total", "counter", "Tokens as reported in answers. Streams report them if the client asks (include_usage)."),
-            *(_sample("graftwork_tokens_total", (*labels, ("kind", k)), n) for labels, series in items for k, n in series.tokens.items()),
-            *_family("graftwork_requests_in_flight", "gauge", "Requests that the engine has not finished answering."),
-            *(_sample("graftwork_requests_in_flight", labels, series.in_flight) for labels, series in reached),
-            *_family("graftwork_time_to_first_token_seconds", "histogram", "From the request's arrival to the first content of its stream."),
+            *family("graftwork_requests_total", "counter", "Inference requests by alias and version; those that were refused have no alias."),
+            *(sample("graftwork_requests_total", labels, series.requests) for labels, series in items),
+            *family("graftwork_request_errors_total", "counter", "Errors by status class, or stream for one inside a stream."),
+            *(sample("graftwork_request_errors_total", (*labels, ("status", k)), n) for labels, series in items for k, n in series.errors.items()),
+            *family("graftwork_tokens_total", "counter", "Tokens as reported in answers."),
+            *(sample("graftwork_tokens_total", (*labels, ("kind", k)), n) for labels, series in items for k, n in series.tokens.items()),
+            *family("graftwork_requests_in_flight", "gauge", "Requests that the engine has not finished answering."),
+            *(sample("graftwork_requests_in_flight", labels, series.in_flight) for labels, series in reached),
+            *family("graftwork_time_to_first_token_seconds", "histogram", "From the request's arrival to the first content of its stream."),
             *(line for labels, series in reached for line in _histogram("graftwork_time_to_first_token_seconds", labels, series)),
         ]
         return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _family(name: str, kind: str, text: str) -> tuple[str, str]:
+def family(name: str, kind: str, text: str) -> tuple[str, str]:
+    """Return the two lines that introduce a metric."""
     return f"# HELP {name} {text}", f"# TYPE {name} {kind}"
 
 
@@ -93,12 +94,13 @@ def _histogram(name: str, labels: Labels, series: Series) -> Iterator[str]:
     total = 0
     for bound, count in zip((*map(str, TTFT_BUCKETS), "+Inf"), series.ttft_counts, strict=True):
         total += count
-        yield _sample(f"{name}_bucket", (*labels, ("le", bound)), total)
-    yield _sample(f"{name}_sum", labels, series.ttft_sum_seconds)
-    yield _sample(f"{name}_count", labels, total)
+        yield sample(f"{name}_bucket", (*labels, ("le", bound)), total)
+    yield sample(f"{name}_sum", labels, series.ttft_sum_seconds)
+    yield sample(f"{name}_count", labels, total)
 
 
-def _sample(name: str, labels: Labels, value: float) -> str:
+def sample(name: str, labels: Labels, value: float) -> str:
+    """Return one line of a metric."""
     text = ",".join(f'{key}="{_escaped(label)}"' for key, label in labels)
     return f"{name}{{{text}}} {value}"
 

@@ -8,7 +8,8 @@ from functools import partial
 from time import monotonic
 from typing import TypeVar
 
-from graftwork_guard import bodies, reply
+from graftwork_guard import bodies, reply, usage
+from graftwork_guard.access import Access, Visit
 from graftwork_guard.asgi import (
     App,
     ClientGoneError,
@@ -42,6 +43,9 @@ _DRAINING = Refusal(503, "ServiceUnavailableError", "This replica is being taken
 _NO_BACKGROUND = Refusal(
     400, "BadRequestError", "`background` is not served: answers are not stored. Send `background: false`, or stream.", "background"
 )
+_NO_SALT = Refusal(
+    400, "BadRequestError", "This route is not served where API keys are required: the engine takes no cache_salt there. Use /v1/embeddings."
+)
 _OTHER_ROUTERS = b"x-amzn-sagemaker-"  # headers by which the engine's SageMaker layer chooses an adapter
 _NOT_FOUND = {"detail": "Not Found"}
 
@@ -49,14 +53,15 @@ _NOT_FOUND = {"detail": "Not Found"}
 class Guard:
     """vLLM's `--middleware graftwork_guard.Guard`: built once per API server process, with nothing but the application it wraps."""
 
-    def __init__(self, app: App, settings: Settings | None = None) -> None:
+    def __init__(self, app: App, settings: Settings | None = None, clock: Callable[[], float] = monotonic) -> None:
         self.app = app
         self.settings = settings or Settings.from_env()
         self.state = EngineState()
         self.metrics = Metrics()
+        self.access = Access(required=self.settings.keys_required, clock=clock)
         self._drain = Drain(self.settings.run_dir, self.settings.drain_seconds)
         self._token = Token(self.settings.run_dir / "token")
-        self._control = Control(self.state, self.metrics, self.settings)
+        self._control = Control(self.state, self.metrics, self.settings, self.access)
         self._watcher: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -155,12 +160,11 @@ class _Exchange:
         elif kind is Kind.WRONG_METHOD:
             await send_json(self._reply, 405, {"detail": "Method Not Allowed"}, [(b"allow", ", ".join(route.methods).encode())])
         elif kind is Kind.INFERENCE:
-            await self._infer(route)
+            await self._enter(route)
         elif kind is Kind.READ:
-            await self._engine(self._reply)
+            await self._read(route)
         elif kind is Kind.MODELS:
-            agent = guard.is_agent(scope)
-            await self._engine(self._reply if agent else reply.models_reply(self._reply, guard.state.routing, guard.settings.served_name))
+            await self._models(route)
         elif kind is Kind.METRICS:
             await self._engine(reply.metrics_reply(self._reply), drop=(b"accept-encoding",))
         elif kind is Kind.AGENT:
@@ -175,10 +179,44 @@ class _Exchange:
         else:
             await self._engine(self._reply)
 
-    async def _infer(self, route: Route) -> None:
-        guard, scope = self._guard, self._scope
+    async def _read(self, route: Route) -> None:
+        key = None if route.keyless else self._guard.access.know(self._scope["headers"])
+        if isinstance(key, Refusal):
+            await self._refuse(key)
+        else:
+            await self._engine(self._reply)
+
+    async def _models(self, route: Route) -> None:
+        guard = self._guard
+        if guard.is_agent(self._scope):
+            await self._engine(self._reply)
+            return
+        key = guard.access.know(self._scope["headers"])
+        if isinstance(key, Refusal):
+            await self._refuse(key, messages_api=route.messages_api)
+            return
+        await self._engine(reply.models_reply(self._reply, guard.state.routing, guard.settings.served_name, Visit(key).may))
+
+    async def _enter(self, route: Route) -> None:
+        """Look at the key before the body is read: who may not ask costs nothing."""
+        guard = self._guard
         if guard.closed:
             await self._refuse_counted(_DRAINING, route, (_CLOSE,))
+            return
+        visit = guard.access.enter(self._scope["headers"], guard.state.routing)
+        if isinstance(visit, Refusal):
+            await self._refuse_counted(visit, route)
+            return
+        self._reply.told = visit.headers
+        try:
+            await self._infer(route, visit)
+        finally:
+            visit.leave()
+
+    async def _infer(self, route: Route, visit: Visit) -> None:
+        guard, scope = self._guard, self._scope
+        if route.unsalted and visit.key:
+            await self._refuse_counted(_NO_SALT, route)
             return
         body = await read_body(scope["headers"], self._receive, guard.settings.max_body_bytes)
         document = await _aside(partial(bodies.parse_request, body), len(body))
@@ -187,6 +225,7 @@ class _Exchange:
             return
         # From here to enter() nothing awaits: whoever replaces the map afterwards sees this request counted.
         target = decide(guard.state.routing, bodies.routed(document))
+        target = visit.permits(guard.state.routing, bodies.routed(document), target)
         if isinstance(target, Refusal):
             await self._refuse_counted(target, route)
             return
@@ -194,17 +233,24 @@ class _Exchange:
         series.requests += 1
         series.in_flight += 1
         guard.state.enter(target.engine)
+        hide_usage, answer = False, None
         try:
             if document is not None:
+                document = visit.salted(document)
+                if route.stream_usage:
+                    document, hide_usage = usage.asked(document)
                 body = await _aside(partial(bodies.encode_request, document, target), len(body))
-            await self._engine(reply.InferenceReply(self._reply, route, target, series, self._arrived), body)
+            answer = reply.InferenceReply(self._reply, route, target, series, self._arrived, visit=visit, hide_usage=hide_usage)
+            await self._engine(answer, body)
         finally:
+            if answer and self._client_gone:
+                answer.cut_short(len(body))
             series.in_flight -= 1
             guard.state.leave(target.engine, self._reply.finished and not self._client_gone)
 
     async def _engine(self, send: Send, body: bytes | None = None, drop: tuple[bytes, ...] = ()) -> None:
         """Let the engine answer; with a body, that one is what it reads first."""
-        hidden = (TOKEN_HEADER, *drop)
+        hidden = (TOKEN_HEADER, *drop, *self._guard.access.hidden_headers)
         headers = [(name, value) for name, value in self._scope["headers"] if name not in hidden and not name.startswith(_OTHER_ROUTERS)]
         receive: Receive = self._receive_noting_disconnect
         if body is not None:
@@ -226,7 +272,7 @@ class _Exchange:
         await self._refuse(refusal, headers, route.messages_api)
 
     async def _refuse(self, refusal: Refusal, headers: tuple[tuple[bytes, bytes], ...] = (), messages_api: bool = False) -> None:
-        extra: Headers = list(headers)
+        extra: Headers = [*headers, *refusal.headers]
         if refusal.retry_after_seconds is not None:
             extra.append((b"retry-after", str(refusal.retry_after_seconds).encode()))
         await send_json(self._reply, refusal.status, error_document(refusal, messages_api), extra)

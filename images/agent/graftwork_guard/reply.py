@@ -7,8 +7,9 @@ import json
 from collections.abc import Callable
 from time import monotonic
 
-from graftwork_guard.asgi import JSON_TYPE, Message, Send, header, with_body
-from graftwork_guard.bodies import LARGE_BYTES, answer_usage, public_answer, public_metrics, public_models, without_engine_name
+from graftwork_guard.access import ANYBODY, Visit
+from graftwork_guard.asgi import JSON_TYPE, Headers, Message, Send, header, with_body
+from graftwork_guard.bodies import LARGE_BYTES, Usage, answer_usage, public_answer, public_metrics, public_models, without_engine_name
 from graftwork_guard.metrics import Series
 from graftwork_guard.routes import Route
 from graftwork_guard.routing import Routing, Target
@@ -24,6 +25,7 @@ class Reply:
     def __init__(self, send: Send, draining: Callable[[], bool]) -> None:
         self._send = send
         self._draining = draining
+        self.told: Callable[[], Headers] = list  # headers of the guard's own, as they are when the answer begins
         self.started = False
         self.finished = False
 
@@ -31,6 +33,8 @@ class Reply:
         """Pass one message on."""
         if message["type"] == "http.response.start":
             self.started = True
+            if told := self.told():
+                message = {**message, "headers": [*message.get("headers", []), *told]}
             if self._draining():
                 headers = [(name, value) for name, value in message.get("headers", []) if name.lower() != b"connection"]
                 message = {**message, "headers": [*headers, (b"connection", b"close")]}
@@ -71,8 +75,12 @@ class Whole:
 class InferenceReply:
     """An answer of an inference route, given its public name and counted."""
 
-    def __init__(self, send: Send, route: Route, target: Target, series: Series, arrived: float) -> None:
+    def __init__(
+        self, send: Send, route: Route, target: Target, series: Series, arrived: float, *, visit: Visit = ANYBODY, hide_usage: bool = False
+    ) -> None:
         self._send = send
+        self._visit = visit
+        self._hide_usage = hide_usage
         self._route = route
         self._target = target
         self._series = series
@@ -97,16 +105,25 @@ class InferenceReply:
             self._series.failed(status)
         kind = header(message.get("headers", []), b"content-type")
         if kind.startswith(b"text/event-stream"):
-            self._events = EventStream(self._route, self._target)
+            self._events = EventStream(self._route, self._target, hide_usage=self._hide_usage)
         elif kind.startswith(JSON_TYPE) or (status >= 400 and kind.startswith(b"text/")):
             self._whole = Whole(self._send, self._rewrite)
             await self._whole(message)
             return
         await self._send(message)
 
+    def cut_short(self, body_bytes: int) -> None:
+        """Note that the client left before the answer had ended."""
+        events = self._events
+        self._visit.cut_short(events.usage if events else None, events.contents if events else 0, body_bytes)
+
+    def _used(self, usage: Usage) -> None:
+        self._series.used(usage)
+        self._visit.used(usage)
+
     def _rewrite(self, body: bytes, status: int) -> bytes:
         if status < 400 and (usage := answer_usage(body)) is not None:
-            self._series.used(usage)
+            self._used(usage)
         return public_answer(body, status, self._target)
 
     async def _pass_events(self, events: EventStream, message: Message) -> None:
@@ -118,7 +135,7 @@ class InferenceReply:
         if events.failed and not failed:
             self._series.stream_failed()
         if not more and events.usage is not None:
-            self._series.used(events.usage)
+            self._used(events.usage)
         if body or not more:
             await self._send({**message, "body": body})
 
@@ -132,13 +149,13 @@ def _renamed(events: EventStream, data: bytes, more: bool, target: Target) -> by
         return without_engine_name(data, target)
 
 
-def models_reply(send: Send, routing: Routing | None, served_name: str) -> Whole:
+def models_reply(send: Send, routing: Routing | None, served_name: str, may: Callable[[str], bool] = lambda _: True) -> Whole:
     """Return what turns the engine's list of models into the public one."""
 
     def rewrite(body: bytes, status: int) -> bytes:
         if status != 200:
             return body
-        return json.dumps(public_models(json.loads(body), routing, served_name), separators=(",", ":")).encode()
+        return json.dumps(public_models(json.loads(body), routing, served_name, may), separators=(",", ":")).encode()
 
     return Whole(send, rewrite)
 

@@ -19,11 +19,12 @@ class Kind(Enum):
     GUARD_METRICS = "guard-metrics"  # answered here: the guard's own metrics
     ENGINE = "engine"  # answered here, agent only: hanging GET of this process's state
     ROUTING = "routing"  # answered here, agent only: replaces the map of aliases
+    KEYS = "keys"  # answered here, agent only: replaces the API keys
     WRONG_METHOD = "wrong-method"  # a public path with a method that it does not have
     UNKNOWN = "unknown"  # 404, as if the path did not exist
 
 
-AGENT_ONLY = frozenset({Kind.AGENT, Kind.ENGINE, Kind.ROUTING})
+AGENT_ONLY = frozenset({Kind.AGENT, Kind.ENGINE, Kind.ROUTING, Kind.KEYS})
 
 MODEL = ("model",)
 
@@ -38,19 +39,24 @@ class Route:
     delta_events: bool = False  # content arrives in events called *.delta or *_delta; what comes before them is no first token
     background: bool = False  # the body can ask for an answer that outlives the request, where nothing would count it
     messages_api: bool = False  # errors have the shape of the messages API
+    stream_usage: bool = False  # a stream reports its tokens only if the body asks for it
+    unsalted: bool = False  # prompts go through the prefix cache and the body takes no `cache_salt`: not for tenants that must not see each other
+    keyless: bool = False  # answered without an API key where keys are required
 
 
 _UNKNOWN = Route(Kind.UNKNOWN)
 _INFERENCE = Route(Kind.INFERENCE, ("POST",))
+_GENERATION = Route(Kind.INFERENCE, ("POST",), stream_usage=True)
 _RESPONSES = Route(Kind.INFERENCE, ("POST",), stream_model=("response", "model"), delta_events=True, background=True)
 _MESSAGES = Route(Kind.INFERENCE, ("POST",), stream_model=("message", "model"), delta_events=True, messages_api=True)
 _READ = Route(Kind.READ, ("GET",))
+_PREFLIGHT = Route(Kind.READ, ("OPTIONS",), keyless=True)  # a browser sends it without credentials
 
 ALLOWED: dict[str, Route] = {
     # generate models
-    "/v1/chat/completions": _INFERENCE,
+    "/v1/chat/completions": _GENERATION,
     "/v1/chat/completions/batch": _INFERENCE,
-    "/v1/completions": _INFERENCE,
+    "/v1/completions": _GENERATION,
     "/v1/responses": _RESPONSES,
     "/v1/messages": _MESSAGES,
     "/v1/messages/count_tokens": _MESSAGES,
@@ -58,7 +64,7 @@ ALLOWED: dict[str, Route] = {
     "/v1/systemone": _INFERENCE,
     # pooling models
     "/v1/embeddings": _INFERENCE,
-    "/v2/embed": _INFERENCE,
+    "/v2/embed": Route(Kind.INFERENCE, ("POST",), unsalted=True),
     "/pooling": _INFERENCE,
     "/score": _INFERENCE,
     "/v1/score": _INFERENCE,
@@ -72,8 +78,8 @@ ALLOWED: dict[str, Route] = {
     # read only
     "/v1/models": Route(Kind.MODELS, ("GET",)),
     "/metrics": Route(Kind.METRICS, ("GET", "HEAD")),
-    "/health": _READ,
-    "/ping": Route(Kind.READ, ("GET", "POST")),
+    "/health": Route(Kind.READ, ("GET",), keyless=True),
+    "/ping": Route(Kind.READ, ("GET", "POST"), keyless=True),
     "/version": _READ,
     "/load": _READ,
     # the agent's
@@ -84,6 +90,7 @@ ALLOWED: dict[str, Route] = {
     "/graftwork/metrics": Route(Kind.GUARD_METRICS, ("GET",)),
     "/graftwork/engine": Route(Kind.ENGINE, ("GET",)),
     "/graftwork/routing": Route(Kind.ROUTING, ("PUT",)),
+    "/graftwork/keys": Route(Kind.KEYS, ("PUT",)),
 }
 
 # Known routes of vLLM 0.32 that nobody reaches, as the engine logs them at start. What is neither here nor above is new: see `unclassified`.
@@ -162,7 +169,7 @@ def classify(method: str, path: str) -> Route:
     if route.kind in AGENT_ONLY:
         return _UNKNOWN
     if method == "OPTIONS":  # a browser's preflight: the engine's CORS layer answers, or its router says 405
-        return _READ
+        return _PREFLIGHT
     return Route(Kind.WRONG_METHOD, route.methods)
 
 

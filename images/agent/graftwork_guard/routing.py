@@ -33,6 +33,7 @@ class Routing:
     aliases: Mapping[str, str] = field(default_factory=dict)
     unavailable: Mapping[str, Unavailable] = field(default_factory=dict)
     ready: bool = False
+    replicas: int = 1
 
     @property
     def engine_names(self) -> frozenset[str]:
@@ -62,6 +63,9 @@ class Refusal:
     message: str
     param: str | None = None
     retry_after_seconds: int | None = None
+    code: str = ""  # in place of the status, where OpenAI's clients know a word
+    messages_type: str = ""  # the type in the messages API, where its clients know another word
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 NO_ROUTING = Refusal(503, "ServiceUnavailableError", "This replica is starting: its models are not known yet.", retry_after_seconds=5)
@@ -82,7 +86,10 @@ def parse(document: object, served_name: str = "") -> Routing:
         raise RoutingError(f"base is {base!r}; it must be the served name of the base model")
     if not isinstance(ready, bool):
         raise RoutingError(f"ready is {ready!r}; it must be true or false")
-    return Routing(served_name or base, _aliases(document.get("aliases")), _unavailable(document.get("unavailable")), ready)
+    replicas = document.get("replicas", 1)
+    if type(replicas) is not int or replicas < 1:
+        raise RoutingError(f"replicas is {replicas!r}; it must be a whole number >= 1")
+    return Routing(served_name or base, _aliases(document.get("aliases")), _unavailable(document.get("unavailable")), ready, replicas)
 
 
 def _aliases(value: object) -> dict[str, str]:
@@ -130,7 +137,12 @@ def decide(routing: Routing | None, model: object) -> Target | Refusal:
     if waiting is not None:
         text = f"The model `{model}` is not available on this replica yet ({waiting.reason}); try again in {waiting.retry_after_seconds} s."
         return Refusal(503, "ServiceUnavailableError", text, "model", waiting.retry_after_seconds)
-    return Refusal(404, "NotFoundError", f"The model `{_shortened(model)}` does not exist.", "model")
+    return unknown_model(model)
+
+
+def unknown_model(model: object) -> Refusal:
+    """Return the refusal of a name that nothing answers to, or that its client may not know of."""
+    return Refusal(404, "NotFoundError", f"The model `{_shortened(model if isinstance(model, str) else '')}` does not exist.", "model")
 
 
 def _shortened(name: str) -> str:
@@ -140,5 +152,5 @@ def _shortened(name: str) -> str:
 def error_document(refusal: Refusal, messages_api: bool) -> dict[str, object]:
     """Return the body that tells a client why: in OpenAI's shape, or in that of the messages API."""
     if messages_api:
-        return {"type": "error", "error": {"type": refusal.type, "message": refusal.message}}
-    return {"error": {"message": refusal.message, "type": refusal.type, "param": refusal.param, "code": refusal.status}}
+        return {"type": "error", "error": {"type": refusal.messages_type or refusal.type, "message": refusal.message}}
+    return {"error": {"message": refusal.message, "type": refusal.type, "param": refusal.param, "code": refusal.code or refusal.status}}

@@ -26,6 +26,7 @@ class Settings:
     drain_seconds: float = DRAIN_SECONDS
     max_body_bytes: int = MAX_BODY_BYTES
     max_header_bytes: int = MAX_HEADER_BYTES
+    keys_required: bool = False
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
@@ -35,7 +36,15 @@ class Settings:
             served_name=env.get("GRAFTWORK_SERVED_NAME", ""),
             drain_seconds=_number(env, "GRAFTWORK_DRAIN_SECONDS", DRAIN_SECONDS),
             max_body_bytes=int(_number(env, "GRAFTWORK_MAX_BODY_BYTES", MAX_BODY_BYTES)),
+            keys_required=_keys_required(env.get("GRAFTWORK_KEYS", "")),
         )
+
+
+def _keys_required(text: str) -> bool:
+    """Whether clients need a key. Whatever is there means yes: a door that nobody understands stays shut."""
+    if text not in ("", "required"):
+        LOG.error("GRAFTWORK_KEYS is %r; it must be 'required', or absent. Keys are required.", text)
+    return bool(text)
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:

@@ -20,14 +20,21 @@ _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 class EventStream:
     """One answer's events. How the bytes are cut into messages on the way in makes no difference to what comes out."""
 
-    def __init__(self, route: Route, target: Target) -> None:
+    def __init__(self, route: Route, target: Target, *, hide_usage: bool = False) -> None:
+        """`hide_usage`: the engine was asked for the usage, and the client was not the one who asked."""
+        self._hide_usage = hide_usage
         self._route = route
         self._target = target
         self._pending = bytearray()
         self._searched = 0
-        self.content_seen = False
+        self.contents = 0
         self.failed = False
         self.usage: Usage | None = None
+
+    @property
+    def content_seen(self) -> bool:
+        """Whether the first token is out."""
+        return self.contents > 0
 
     def feed(self, data: bytes) -> bytes:
         """Take what the engine sent, return the events that are complete with it."""
@@ -65,23 +72,29 @@ class EventStream:
             self.failed = True
             payload = without_engine_name(payload, self._target)
             return head + scan.replace_text(payload, self._route.stream_model, self._target.public) + tail
-        self.content_seen = self.content_seen or not self._route.delta_events or _DELTA.search(head) is not None
-        if _USAGE.search(payload):
-            self._count(payload)
+        if _USAGE.search(payload) and self._count(payload):
+            return b""
+        self.contents += not self._route.delta_events or _DELTA.search(head) is not None
         return head + scan.replace_text(payload, self._route.stream_model, self._target.public) + tail
 
     def _is_error(self, payload: bytes) -> bool:
         """Tell an error from content that has the word as a key: at the top, or of a failed response."""
         return any(isinstance(scan.load_value(payload, path), dict) for path in (("error",), ("response", "error")))
 
-    def _count(self, payload: bytes) -> None:
-        """Keep the latest numbers: a stream repeats them, it does not add to them. The messages API tells the prompt first and the answer last."""
+    def _count(self, payload: bytes) -> bool:
+        """Keep the latest numbers: a stream repeats them, it does not add to them. The messages API tells the prompt first and the answer last.
+
+        Returns whether the event is there for nothing else, and nobody but the guard has asked for it. An engine that was told to put its usage into
+        every event (`--enable-force-include-usage`) does so for everybody: then the last one stays.
+        """
         try:
             document = json.loads(payload)
         except (ValueError, RecursionError):
-            return
+            return False
         usage = usage_of(document)
         if usage is None:
-            return
+            return False
+        alone = self._hide_usage and self.usage is None and document.get("choices") == []
         before = self.usage or Usage()
         self.usage = Usage(usage.prompt or before.prompt, usage.completion or before.completion)
+        return alone

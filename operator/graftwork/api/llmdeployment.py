@@ -137,6 +137,14 @@ class ServiceSettings(Model):
     """How the model is reached."""
 
     port: int = field(8000, doc="Port of the Service and of the engine.", restarts=True, ge=1024, le=65_535)
+    api_keys_secret: str = field(
+        "",
+        doc="Secret of the namespace whose `keys.yaml` says which API keys are let in, for which models and how much. Its content is read again "
+        "without a restart. Empty: everybody who reaches the Service.",
+        restarts=True,
+        max_length=253,
+        pattern=NAME,
+    )
 
 
 class Rollout(Model):

@@ -49,6 +49,8 @@ class Agent:
     base_error: str = ""
     adapters: tuple[SeenAdapter, ...] = ()
     routes: Mapping[str, str] = field(default_factory=dict)
+    keys_error: str = ""
+    """What is wrong with the API keys; empty where none are required."""
 
     def adapter(self, engine_name: str) -> SeenAdapter | None:
         """Return what the agent says of an adapter, if it knows it."""
@@ -72,6 +74,7 @@ def agent(status: Mapping[str, Any] | None, *, reachable: bool, silent_seconds: 
             for item in status.get("adapters") or []
         ),
         routes=dict(status.get("routes") or {}),
+        keys_error=(status.get("keys") or {}).get("error") or "",
     )
 
 

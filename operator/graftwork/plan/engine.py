@@ -244,6 +244,8 @@ def environment(deployment: LLMDeployment) -> list[dict[str, str]]:
         "GRAFTWORK_DRAIN_SECONDS": str(spec.rollout.drain_seconds),
         "GRAFTWORK_SERVED_NAME": deployment.served_name,
     }
+    if spec.service.api_keys_secret:
+        own["GRAFTWORK_KEYS"] = "required"
     if spec.accelerator.cpu:
         own["VLLM_CPU_KVCACHE_SPACE"] = "1"
         own["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin while they wait take the cores from whoever shares the node

@@ -9,7 +9,7 @@ from graftwork.plan import engine, pods
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
 
-ADAPTERS, CONFIG, PODINFO = "/graftwork/adapters", "/graftwork/config", "/graftwork/podinfo"
+ADAPTERS, CONFIG, PODINFO, KEYS = "/graftwork/adapters", "/graftwork/config", "/graftwork/podinfo", "/graftwork/keys"
 TEARDOWN_SECONDS = 15
 START_SECONDS = 3600
 
@@ -38,7 +38,7 @@ def pod_template(deployment: LLMDeployment, source: Source, config: Config, temp
                 _agent(deployment, source, config),
             ],
             "containers": [_engine(deployment, source, config)],
-            "volumes": _volumes(name, source, config),
+            "volumes": _volumes(deployment, source, config),
             "topologySpreadConstraints": [
                 {
                     "maxSkew": 1,
@@ -103,6 +103,7 @@ def _agent(deployment: LLMDeployment, source: Source, config: Config) -> Manifes
             pods.mount("adapters", ADAPTERS),
             pods.mount("config", CONFIG, read_only=True),
             pods.mount("podinfo", PODINFO, read_only=True),
+            *([pods.mount("keys", KEYS, read_only=True)] if deployment.spec.service.api_keys_secret else []),
             _model_mount(source),
             *pods.store_mount(config, read_only=True),
         ],
@@ -140,17 +141,23 @@ def _model_mount(source: Source) -> Manifest:
     return pods.mount("model", engine.MODEL, read_only=True, sub_path="" if source.downloaded else source.path)
 
 
-def _volumes(name: str, source: Source, config: Config) -> list[Manifest]:
+def _keys_volume(secret: str) -> list[Manifest]:
+    """Return the volume of API keys. It is optional, so that a Secret that is gone keeps no new pod from starting beside those that serve."""
+    return [{"name": "keys", "secret": {"secretName": secret, "optional": True}}] if secret else []
+
+
+def _volumes(deployment: LLMDeployment, source: Source, config: Config) -> list[Manifest]:
     annotation = f"metadata.annotations['{names.ANNOTATION_ADAPTERS_HASH}']"
     return [
         pods.empty("bin"),
         pods.empty("run", memory=True),
         pods.empty("adapters"),
-        {"name": "config", "configMap": {"name": names.adapters_config_map(name), "optional": False}},
+        {"name": "config", "configMap": {"name": names.adapters_config_map(deployment.metadata.name), "optional": False}},
         {
             "name": "podinfo",
             "downwardAPI": {"items": [{"path": "adapters-hash", "fieldRef": {"apiVersion": "v1", "fieldPath": annotation}}]},
         },
+        *_keys_volume(deployment.spec.service.api_keys_secret),
         pods.empty("model") if source.downloaded else pods.claim("model", source.name),
         pods.empty("home"),
         pods.empty("shm", memory=True),

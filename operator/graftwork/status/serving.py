@@ -18,6 +18,7 @@ from graftwork.status import adapters as adapter_rows
 from graftwork.status import conditions
 from graftwork.status.conditions import FALSE, SERVING, TRUE, Condition
 from graftwork.status.failures import first_problem
+from graftwork.status.keys import keys_problem
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,9 @@ def _kstatus(seen: Observed, active: Sequence[Pod], ready: Sequence[Pod]) -> tup
             return conditions.progressing(Reason.PROGRESSING, f"spec.replicas is 0; {len(active)} pods are still ending")
         return conditions.ready(Reason.STOPPED, "spec.replicas is 0")
     if len(current) >= seen.wanted and not old:
+        keys = keys_problem(active, seen.agents, seen.template_hash)
+        if keys:
+            return conditions.of_problem(keys)
         return conditions.ready(Reason.RECONCILED, f"{len(current)} of {seen.wanted} pods are ready")
     return _on_the_way(seen, active, ready)
 
@@ -110,6 +114,9 @@ def _on_the_way(seen: Observed, active: Sequence[Pod], ready: Sequence[Pod]) -> 
     base_error = _base_error(active, seen.agents)
     if base_error and not ready:
         return conditions.stalled(Reason.MODEL_INVALID, base_error)
+    keys = keys_problem(active, seen.agents, seen.template_hash)
+    if keys:
+        return conditions.of_problem(keys)
     reason = Reason.PROGRESSING if ready else Reason.PODS_STARTING
     current = sum(1 for pod in ready if pod.template_hash == seen.template_hash)
     old = sum(1 for pod in active if pod.template_hash != seen.template_hash)

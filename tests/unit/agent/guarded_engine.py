@@ -57,9 +57,9 @@ class MiniVllm:
 class GuardedEngine:
     """One process: guard and engine behind one port."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, *, keys_required: bool = False) -> None:
         self.vllm = MiniVllm()
-        self.guard = Guard(self.vllm, Settings(run_dir=run_dir, served_name=SERVED))
+        self.guard = Guard(self.vllm, Settings(run_dir=run_dir, served_name=SERVED, keys_required=keys_required))
         self.port = 0
         self._runner: web.ServerRunner | None = None
 

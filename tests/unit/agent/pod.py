@@ -76,6 +76,22 @@ def adapters_json(adapters: list[dict[str, Any]], aliases: dict[str, list[str]] 
     return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
 
 
+def _write_volume(folder: Path, name: str, data: bytes) -> str:
+    """Write a file as the kubelet does: a new folder, then one rename of the link ..data."""
+    found = hashlib.sha256(data).hexdigest()
+    version = folder / f"..{found[:16]}"
+    if not version.exists():
+        version.mkdir()
+        (version / name).write_bytes(data)
+    link = folder / "..data_tmp"
+    link.unlink(missing_ok=True)
+    link.symlink_to(version.name)
+    link.rename(folder / "..data")
+    if not (folder / name).is_symlink():
+        (folder / name).symlink_to(f"..data/{name}")
+    return found
+
+
 @dataclass
 class Pod:
     """One pod: folders below `root`, a store, a stub engine. `serve()` runs an agent in it."""
@@ -100,6 +116,7 @@ class Pod:
             "adapters_dir": self.root / "adapters",
             "run_dir": self.root / "run",
             "base_dir": self.root / "base",
+            "keys_dir": self.root / "keys",
             "engine_url": self.engine.url,
             "port": 0,
             "pod": "support-abc",
@@ -114,20 +131,13 @@ class Pod:
         return self.store.publish(folder, "ml", alias, fields(fingerprint or self.fingerprint, manifest_rank or rank))
 
     def desire(self, data: bytes) -> str:
-        """Change the mounted file as the kubelet does: a new folder, then one rename of the link ..data."""
-        config = self.root / "config"
-        found = hashlib.sha256(data).hexdigest()
-        version = config / f"..{found[:16]}"
-        if not version.exists():
-            version.mkdir()
-            (version / "adapters.json").write_bytes(data)
-        link = config / "..data_tmp"
-        link.unlink(missing_ok=True)
-        link.symlink_to(version.name)
-        link.rename(config / "..data")
-        if not (config / "adapters.json").is_symlink():
-            (config / "adapters.json").symlink_to("..data/adapters.json")
-        return found
+        """Change the mounted file as the kubelet does."""
+        return _write_volume(self.root / "config", "adapters.json", data)
+
+    def give_keys(self, data: bytes) -> None:
+        """Mount the Secret of keys, or change it."""
+        (self.root / "keys").mkdir(exist_ok=True)
+        _write_volume(self.root / "keys", "keys.yaml", data)
 
     def on_disk(self) -> list[str]:
         return sorted(path.name for path in (self.root / "adapters").iterdir())

@@ -13,7 +13,9 @@ from typing import Any
 import jsonschema
 from aiohttp import web
 
-ROUTING_SCHEMA = json.loads((Path(__file__).parents[3] / "docs/design/schemas/routing.schema.json").read_text())
+_SCHEMAS = Path(__file__).parents[3] / "docs/design/schemas"
+ROUTING_SCHEMA = json.loads((_SCHEMAS / "routing.schema.json").read_text())
+KEYS_SCHEMA = json.loads((_SCHEMAS / "keys.schema.json").read_text())
 TOKEN = "0123456789abcdef" * 4
 SERVED = "support"
 
@@ -28,6 +30,7 @@ class Faults:
     breaks: set[str] = field(default_factory=set)  # loads during which the process ends
     models_status: int = 200
     routing_status: int = 200
+    keys_status: int = 200
 
 
 class StubEngine:
@@ -42,8 +45,9 @@ class StubEngine:
         self.draining = False
         self.instance = ""
         self.version = 0
-        self.log: list[tuple[str, str]] = []  # ("load" | "unload" | "route", engine name or "")
+        self.log: list[tuple[str, str]] = []  # ("load" | "unload" | "route" | "ready" (a route that grants it) | "keys", engine name or "")
         self.routings: list[dict[str, Any]] = []
+        self.keys: list[dict[str, Any]] = []
         self.bad: list[str] = []
         self._changed = asyncio.Event()
         self._runner: web.AppRunner | None = None
@@ -63,6 +67,7 @@ class StubEngine:
             [
                 web.get("/graftwork/engine", self._engine),
                 web.put("/graftwork/routing", self._route),
+                web.put("/graftwork/keys", self._keys),
                 web.get("/v1/models", self._models),
                 web.post("/v1/load_lora_adapter", self._load),
                 web.post("/v1/unload_lora_adapter", self._unload),
@@ -151,13 +156,28 @@ class StubEngine:
         for alias, name in body["aliases"].items():
             if name not in self.loaded:
                 self.bad.append(f"{alias} routed to {name}, which is not loaded")
-        self.log.append(("route", ""))
+        self.log.append(("ready" if body["ready"] else "route", ""))
         self.routings.append(body)
         self.routing = body
         self.ready = self.ready or body["ready"]
         self.version += 1
         self.change()
         return web.json_response({"instance": self.instance, "version": self.version})
+
+    async def _keys(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        try:
+            jsonschema.validate(body, KEYS_SCHEMA)
+        except jsonschema.ValidationError as error:
+            self.bad.append(str(error))
+        if body.get("instance") != self.instance:
+            return web.json_response({"error": "another process", "instance": self.instance}, status=409)
+        if self.faults.keys_status != 200:
+            self.log.append(("keys-refused", ""))
+            return web.Response(status=self.faults.keys_status)
+        self.log.append(("keys", ""))
+        self.keys.append(body)
+        return web.json_response({"instance": self.instance, "keys": len(body["keys"])})
 
     async def _models(self, _: web.Request) -> web.Response:
         if self.faults.models_status != 200:

@@ -289,3 +289,10 @@ def test_carrying_out_what_is_decided_comes_to_rest_with_the_desired_state(situa
     assert (process.listed or frozenset()) == good
     assert process.routing is not None
     assert process.routing["ready"] is True
+
+
+def test_a_guard_without_its_keys_is_not_told_that_it_is_ready_not_even_after_the_deadline() -> None:
+    want = desired(deadline=1)
+    assert route(decide(snapshot(want, engine=engine(), keys_missing=True)))["ready"] is False
+    assert route(decide(snapshot(want, engine=engine())))["ready"] is True
+    assert route(decide(snapshot(want, engine=engine(ready=True), keys_missing=True)))["ready"] is True, "what is ready stays so"

@@ -197,8 +197,8 @@ async def test_metrics_split_by_alias_and_version_and_put_the_refused_together(w
     for name in ("nobody", 'evil"\n', "x" * 5000, "legal"):
         await world.post({"model": name})
     assert await world.metric(f"graftwork_requests_total{{{labels}}}") == 3
-    assert await world.metric(f'graftwork_tokens_total{{{labels},kind="prompt"}}') == 10
-    assert await world.metric(f'graftwork_tokens_total{{{labels},kind="completion"}}') == 4
+    assert await world.metric(f'graftwork_tokens_total{{{labels},kind="prompt"}}') == 15
+    assert await world.metric(f'graftwork_tokens_total{{{labels},kind="completion"}}') == 6
     assert await world.metric(f"graftwork_time_to_first_token_seconds_count{{{labels}}}") == 2
     assert await world.metric(f"graftwork_requests_in_flight{{{labels}}}") == 0
     assert await world.metric(f'graftwork_requests_total{{alias="{BASE}",digest=""}}') == 1
