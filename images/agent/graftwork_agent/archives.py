@@ -114,6 +114,7 @@ def _tar(archive: Path, writer: _Writer, limit: int) -> None:
             while (member := tar.next()) is not None:
                 _tar_entry(tar, member, bounded, writer)
                 bounded.next_entry()
+        bounded.drain()
 
 
 def _tar_entry(tar: tarfile.TarFile, member: tarfile.TarInfo, bounded: Bounded, writer: _Writer) -> None:

@@ -38,6 +38,11 @@ class Bounded(io.RawIOBase):
         """Start the count of header bytes anew."""
         self._header_read = 0
 
+    def drain(self) -> None:
+        """Read what is left: a packed file's checksum stands at its end."""
+        while self._take(_SKIP_BYTES):
+            pass
+
     def readable(self) -> bool:
         """It is."""
         return True

@@ -38,9 +38,9 @@ class Instructions:
             namespace, keep, retain = raw["namespace"], raw["keep"], raw["retainSeconds"]
             if not isinstance(namespace, str) or not isinstance(keep, list):
                 raise TypeError("namespace must be a string and keep a list")
-            wrong = next((digest for digest in keep if not isinstance(digest, str) or not _DIGEST.fullmatch(digest)), None)
-            if wrong is not None:
-                raise ValueError(f"keep has {wrong!r}, must be sha256:<64 hex>")
+            wrong = [digest for digest in keep if not isinstance(digest, str) or not _DIGEST.fullmatch(digest)]
+            if wrong:
+                raise ValueError(f"keep has {wrong[0]!r}, must be sha256:<64 hex>")
             if not isinstance(retain, int) or isinstance(retain, bool) or retain < 0:
                 raise ValueError(f"retainSeconds is {retain!r}, must be a whole number that is not negative")
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,16 +74,9 @@ class Store:
         entries = adapter_entries(folder)
         source = source_for(namespace, alias, digest_of(entries))
         with contextlib.suppress(SourceNotFound):
-            self._as_published(source, entries)
-            self._unmark(source)
-            return self._as_published(source, entries)  # read again: a sweep may have been faster than the mark's removal
-        self._put_files(source, folder, entries)
-        self._unmark(source)
-        self._put_manifest(source, manifests.build(alias, entries, fields))
-        missing = self._missing(source, entries)
-        if missing:  # a sweep that removed the folder's remains at this moment took what was put a moment before
-            self._put_files(source, folder, missing)
-        return self._as_published(source, entries)
+            return self._publish(source, folder, entries, lambda: manifests.build(alias, entries, fields))
+        # A sweep removed it as long unreferenced between two calls of ours.
+        return self._publish(source, folder, entries, lambda: manifests.build(alias, entries, fields))
 
     def sweep(self, namespace: str, keep: Iterable[str], retain_seconds: int) -> Swept:
         """Remove from a namespace what no digest of `keep` refers to and was seen so for `retain_seconds`; see `sweeping.sweep`."""
@@ -146,6 +139,19 @@ class Store:
         if found.digest != digest:
             raise DigestMismatch(f"{source.uri}: the store has digest {found.digest}, this adapter is {digest}; the first 12 hex digits are the same")
         return Published(source.uri, found.digest, found.size_bytes, found.created_at)
+
+    def _publish(self, source: Source, folder: Path, entries: list[FileEntry], manifest: Callable[[], bytes]) -> Published:
+        try:
+            self._as_published(source, entries)
+        except SourceNotFound:
+            self._put_files(source, folder, entries)
+            self._unmark(source)
+            self._put_manifest(source, manifest())
+        else:
+            self._unmark(source)
+        # A sweep that was just removing the folder's remains may have taken what was put a moment before.
+        self._put_files(source, folder, self._missing(source, entries))
+        return self._as_published(source, entries)
 
     def _unmark(self, source: Source) -> None:
         with translated(source.uri):

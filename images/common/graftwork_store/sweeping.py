@@ -147,7 +147,8 @@ def _remove(client: ObjectStore, folder: Folder) -> bool:
     """Remove a folder: manifest, mark, the rest; returns False when a publish of the same digest came in between.
 
     A publisher takes the mark away before its manifest appears. So a mark that is gone, or a manifest that is back, means that the folder is
-    wanted again.
+    wanted again. Stores have no transactions: a publish that comes whole between this look and the next call loses what that call deletes;
+    publishing it once more puts it back.
     """
     if folder.marked and _since(client, folder.path) != folder.since:
         return False
