@@ -23,7 +23,7 @@ test: ## everything: unit, control plane, end to end (about 15 min when the buil
 	@$(MAKE) --no-print-directory e2e
 
 unit: lint ## lint, types, layers, unit and golden tests
-	@$(PYTEST) -q tests/unit tests/golden
+	@$(PYTEST) -q tests/unit tests/hub tests/golden
 
 control-plane: ## tests against a real API server, without nodes
 	@$(PYTHON) -m tests.cluster build kubernetes helm helm-unittest kubeconform

@@ -46,6 +46,7 @@ class Reason(StrEnum):
     STORE_NOT_SHARED = "StoreNotShared"  # the store's claim can be mounted on one node only
     STORE_UNREACHABLE = "StoreUnreachable"  # the store does not answer; tried again
     STORE_DENIED = "StoreDenied"  # the store refused the credentials
+    SWEPT = "Swept"  # what nobody references was marked or removed
 
     # --- LoRAAdapter
     LOADED = "Loaded"  # every ready engine of every matching deployment lists it

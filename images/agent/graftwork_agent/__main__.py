@@ -1,4 +1,4 @@
-"""`python3 -m graftwork_agent install|download|serve`."""
+"""`python3 -m graftwork_agent install|download|import|sweep|serve`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from pathlib import Path
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code. Each imports only what it needs, so that init containers start fast."""
+    given = _parser().parse_args(arguments)
+    commands = {"install": _install, "download": _download, "import": _import, "sweep": _sweep, "serve": _serve}
+    return commands[given.command](given)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="graftwork-agent", description="Prepares a serving pod and keeps its engine's adapters as the operator wants them."
     )
@@ -16,25 +22,50 @@ def main(arguments: list[str] | None = None) -> int:
     put = commands.add_parser("install", help="copy guard and entrypoint into the pod and make its token")
     put.add_argument("--to", type=Path, required=True)
     put.add_argument("--run-dir", type=Path, required=True)
-    get = commands.add_parser("download", help="fill a folder from s3://")
+    get = commands.add_parser("download", help="fill a folder from a source")
     get.add_argument("--source", required=True)
     get.add_argument("--to", type=Path, required=True)
+    get.add_argument("--kind", choices=("model", "adapter"), default="model", help="a model or data set (s3:// only), or an adapter")
+    get.add_argument("--facts", type=Path, help="where to write what an adapter's source was resolved to")
+    commands.add_parser("import", help="verify a downloaded adapter and publish it to the store")
+    clean = commands.add_parser("sweep", help="remove from the store what nobody references")
+    clean.add_argument("--instructions", type=Path, required=True)
     serving = commands.add_parser("serve", help="the sidecar")
     serving.add_argument("--supervised", action="store_true", help="the agent itself; without it, the process that keeps it running")
-    given = parser.parse_args(arguments)
-    if given.command == "install":
-        from graftwork_agent.install import InstallError, install
+    return parser
 
-        try:
-            install(given.to, given.run_dir)
-        except (InstallError, OSError) as error:
-            print(f"install: {error}", file=sys.stderr)
-            return 70
-        return 0
-    if given.command == "download":
-        from graftwork_agent.downloading import run
 
-        return run(given.source, given.to)
+def _install(given: argparse.Namespace) -> int:
+    from graftwork_agent.install import InstallError, install
+
+    try:
+        install(given.to, given.run_dir)
+    except (InstallError, OSError) as error:
+        print(f"install: {error}", file=sys.stderr)
+        return 70
+    return 0
+
+
+def _download(given: argparse.Namespace) -> int:
+    from graftwork_agent.downloading import run, run_adapter
+
+    return run_adapter(given.source, given.to, given.facts) if given.kind == "adapter" else run(given.source, given.to)
+
+
+def _import(given: argparse.Namespace) -> int:
+    del given
+    from graftwork_agent.importing import run
+
+    return run()
+
+
+def _sweep(given: argparse.Namespace) -> int:
+    from graftwork_agent.sweep import run
+
+    return run(given.instructions)
+
+
+def _serve(given: argparse.Namespace) -> int:
     if not given.supervised:
         from graftwork_agent.supervisor import main as supervise
 

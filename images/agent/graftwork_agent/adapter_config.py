@@ -25,16 +25,23 @@ _UNSUPPORTED_FIELDS = {
     "trainable_token_indices": "trained token rows",
     "target_parameters": "LoRA on bare parameters",
 }
-_UNSUPPORTED_INIT = ("pissa", "olora", "corda", "loftq")
+# Of these the saved adapter is a plain LoRA; any other initialisation changed the base's weights too.
+_PLAIN_INIT = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+_NAME_LIMIT = 300
+_PATTERN_LIMIT = 300
+_PATTERN_REPEATS = 2
 
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """What of the config the check of tensors needs."""
+    """What of the config the check of tensors and the manifest need."""
 
     rank: int
     rank_pattern: dict[str, int]
     fan_in_fan_out: bool
+    target_modules: tuple[str, ...] = ()
+    base: str = ""
+    base_revision: str = ""
 
     @property
     def max_rank(self) -> int:
@@ -44,11 +51,8 @@ class LoraConfig:
     def rank_of(self, module: str) -> int:
         """The rank of a module; a pattern is a regular expression for the end of its name, as in peft."""
         for pattern, rank in self.rank_pattern.items():
-            try:
-                if re.match(rf"(.*\.)?({pattern})$", module):
-                    return rank
-            except re.error:
-                raise Refusal("ConfigInvalid", f"adapter_config.json: rank_pattern {pattern!r} is not a regular expression") from None
+            if re.match(rf"(.*\.)?({pattern})$", module):
+                return rank
         return self.rank
 
 
@@ -70,11 +74,19 @@ def read_config(folder: Path) -> LoraConfig:
     rank = _rank("r", raw.get("r"))
     _alpha("lora_alpha", raw.get("lora_alpha"))
     for key, value in _mapping(raw, "alpha_pattern").items():
+        _pattern("alpha_pattern", key)
         _alpha(f"alpha_pattern[{key}]", value)
-    if not raw.get("target_modules"):
+    if not isinstance(raw.get("target_modules"), (str, list)) or not raw["target_modules"]:
         raise Refusal("ConfigInvalid", f"adapter_config.json: target_modules {raw.get('target_modules')!r}, must name at least one module")
-    patterns = {str(key): _rank(f"rank_pattern[{key}]", value) for key, value in _mapping(raw, "rank_pattern").items()}
-    return LoraConfig(rank, patterns, bool(raw.get("fan_in_fan_out", False)))
+    patterns = {_pattern("rank_pattern", key): _rank(f"rank_pattern[{key}]", value) for key, value in _mapping(raw, "rank_pattern").items()}
+    return LoraConfig(
+        rank=rank,
+        rank_pattern=patterns,
+        fan_in_fan_out=bool(raw.get("fan_in_fan_out", False)),
+        target_modules=_names(raw["target_modules"]),
+        base=_text(raw.get("base_model_name_or_path")),
+        base_revision=_text(raw.get("revision")),
+    )
 
 
 def _check_supported(raw: Mapping[str, Any]) -> None:
@@ -84,8 +96,12 @@ def _check_supported(raw: Mapping[str, Any]) -> None:
     if raw.get("bias", "none") not in ("none", None):
         raise Refusal("Unsupported", f"adapter_config.json: bias is {raw['bias']!r}, must be 'none'; vLLM cannot serve an adapter's bias")
     init = raw.get("init_lora_weights", True)
-    if isinstance(init, str) and init.lower().startswith(_UNSUPPORTED_INIT):
-        raise Refusal("Unsupported", f"adapter_config.json: init_lora_weights is {init!r}, which changes the base; save it as a plain LoRA")
+    if isinstance(init, str) and init.lower() not in _PLAIN_INIT:
+        raise Refusal(
+            "Unsupported",
+            f"adapter_config.json: init_lora_weights is {init[:_NAME_LIMIT]!r}, must be true, false or one of {', '.join(_PLAIN_INIT)}; "
+            "others change the base: save it as a plain LoRA",
+        )
 
 
 def _mapping(raw: Mapping[str, Any], field: str) -> dict[str, Any]:
@@ -105,6 +121,31 @@ def _alpha(field: str, value: Any) -> None:
     # An infinite scale makes every weight infinite, and NaN in one answer spreads to the next ones through reused cache blocks.
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
         raise Refusal("ConfigInvalid", f"adapter_config.json: {field} is {value!r}, must be a finite number")
+
+
+def _pattern(field: str, pattern: str) -> str:
+    """Check a regular expression that the engine, too, will match against every module: one that runs for ever would stop it for everybody."""
+    plain = re.sub(r"\\[^0-9]|\[[^]]*\]", "x", pattern)
+    repeats = re.findall(r"[*+?{]", plain.replace("(?:", "("))
+    if len(pattern) > _PATTERN_LIMIT or len(repeats) > _PATTERN_REPEATS or re.search(r"\)[*+?{]|\\[0-9]|\(\?[^:]", plain):
+        raise Refusal(
+            "Unsupported",
+            f"adapter_config.json: {field} {pattern[:_NAME_LIMIT]!r} is longer than {_PATTERN_LIMIT} characters, or repeats more "
+            f"than {_PATTERN_REPEATS} times or a group; matching it could take for ever: name the modules one by one",
+        )
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError):
+        raise Refusal("ConfigInvalid", f"adapter_config.json: {field} {pattern!r} is not a regular expression") from None
+    return pattern
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(sorted({str(name) for name in value}))
+
+
+def _text(value: Any) -> str:
+    return value[:_NAME_LIMIT] if isinstance(value, str) else ""
 
 
 def _no_constant(text: str) -> None:

@@ -1,4 +1,4 @@
-"""`download`: fills a folder from a source, as an init container; the last word is a termination message."""
+"""`download`: fills a folder from a source, as an init container; the last word of a failed one is a termination message."""
 
 from __future__ import annotations
 
@@ -29,6 +29,21 @@ def run(source: str, to: Path) -> int:
     seconds = max(time.monotonic() - started, 0.001)
     fetched = done.size_bytes - done.kept_bytes
     print(f"{len(done.files)} files, {done.size_bytes} bytes, {fetched / seconds / 2**20:.1f} MiB/s", flush=True)
+    return results.EXIT_OK
+
+
+def run_adapter(source: str, to: Path, facts: Path | None) -> int:
+    """Download an adapter from wherever it is and return the exit code; what it is worth is judged by `import`."""
+    from graftwork_agent.adapter_sources import download_adapter
+
+    try:
+        resolved = download_adapter(source, to, facts)
+    except StoreError as error:
+        return _failed(error.reason, error.message)
+    except OSError as error:
+        return _failed("SourceUnreachable", f"{to}: {error}; it is tried again")
+    size = sum(path.stat().st_size for path in to.iterdir())
+    print(f"{resolved.source} {resolved.revision}: {len(list(to.iterdir()))} files, {size} bytes", flush=True)
     return results.EXIT_OK
 
 

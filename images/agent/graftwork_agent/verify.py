@@ -23,6 +23,7 @@ _SUFFIXES = {
     ".lora_embedding_A": ("A", True),
     ".lora_embedding_B": ("B", True),
 }
+_PICKLE, _PICKLE_ZIP = b"\x80", b"PK\x03\x04"  # how files of torch.save begin, before and since version 1.6
 _PACKED_SUFFIXES = (".qweight", ".weight_packed")
 _PACKED_DTYPES = ("U8", "I8", "I32", "U32")
 
@@ -65,11 +66,46 @@ def verify(folder: Path, expected: Expected) -> None:
     check_base(expected)
     config = read_config(folder)
     check_rank(config.max_rank, expected, "adapter_config.json")
+    header = _read_header(folder)
+    _check_tensors(header, config, expected.base)
+    _check_finite(folder, header)
+
+
+def verify_alone(folder: Path, digest: str = "") -> LoraConfig:
+    """Check what needs no base model, before an import publishes it: files, digest (if one is given), config, tensors among themselves, values.
+
+    Raises:
+        Refusal: as `verify`, but never for the rank or the base.
+    """
     try:
-        header = read_header(folder / WEIGHTS_FILE)
+        found = adapter_digest(folder)
+    except StoreError as error:
+        raise Refusal(error.reason, error.message) from None
+    if digest and found != digest:
+        raise Refusal("DigestMismatch", f"the files have digest {found}, spec.digest is {digest}; correct it, or the source that it is of")
+    config = read_config(folder)
+    header = _read_header(folder)
+    _check_tensors(header, config, None)
+    _check_finite(folder, header)
+    return config
+
+
+def _read_header(folder: Path) -> Header:
+    path = folder / WEIGHTS_FILE
+    try:
+        return read_header(path)
     except HeaderError as error:
+        with path.open("rb") as file:
+            pickled = file.read(len(_PICKLE_ZIP)).startswith((_PICKLE_ZIP, _PICKLE))
+        if pickled:
+            raise Refusal(
+                "FileNotAllowed",
+                f"{WEIGHTS_FILE}: is a pickle under another name, which can run code when it is read; convert it with the library safetensors",
+            ) from None
         raise Refusal("TensorMismatch", f"{error}; publish the adapter again") from None
-    _check_tensors(header, config, expected)
+
+
+def _check_finite(folder: Path, header: Header) -> None:
     bad = not_finite(folder / WEIGHTS_FILE, header.tensors)
     if bad:
         name, count, first = bad
@@ -92,14 +128,14 @@ def _check_files(folder: Path, expected: Expected) -> None:
         raise Refusal("DigestMismatch", f"the files have digest {digest}, expected {expected.digest}; publish the adapter again")
 
 
-def _check_tensors(header: Header, config: LoraConfig, expected: Expected) -> None:
+def _check_tensors(header: Header, config: LoraConfig, base: BaseModel | None) -> None:
     if not header.tensors:
         raise Refusal("TensorMismatch", f"{WEIGHTS_FILE}: has no tensors")
     halves: dict[str, set[str]] = {}
     for name, tensor in header.tensors.items():
         part = _parse_name(name)
         halves.setdefault(part.module, set()).add(part.half)
-        _check_tensor(name, tensor, _shape(part, config, expected.base))
+        _check_tensor(name, tensor, _shape(part, config, base))
     for module, found in halves.items():
         if found != {"A", "B"}:
             raise Refusal("TensorMismatch", f"{module}: has lora_{''.join(found)} only, lora_A and lora_B are needed")
@@ -120,10 +156,10 @@ def _check_tensor(name: str, tensor: Tensor, shape: tuple[int | None, int | None
         raise Refusal("TensorMismatch", f"{name}: shape {list(tensor.shape)}, the base and the rank need [{wanted}]")
 
 
-def _shape(part: _Part, config: LoraConfig, base: BaseModel) -> tuple[int | None, int | None]:
-    """Return the shape that a half must have; None where a packed base does not tell."""
+def _shape(part: _Part, config: LoraConfig, base: BaseModel | None) -> tuple[int | None, int | None]:
+    """Return the shape that a half must have; None where a packed base, or none, does not tell."""
     rank = config.rank_of(part.module)
-    rows, columns = _base_shape(part, base)
+    rows, columns = _base_shape(part, base) if base else (None, None)
     turned = part.embedding or config.fan_in_fan_out
     taken, given = (rows, columns) if turned else (columns, rows)
     return (rank, taken) if part.half == "A" else (given, rank)

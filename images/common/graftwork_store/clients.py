@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -24,7 +25,7 @@ def s3_client(bucket: str, prefix: str, env: Mapping[str, str] | None = None, *,
     """Make a client for a bucket, path-style, http allowed when the endpoint says http.
 
     Connections are kept between requests. Without keys at an endpoint of its own, requests are not signed (public buckets); without both, the
-    cloud's own chain of credentials is used.
+    cloud's own chain of credentials is used. SOURCE_CA_FILE names certificates that are trusted beside the system's.
     """
     env = os.environ if env is None else env
     endpoint = env.get("AWS_ENDPOINT_URL", "").rstrip("/")
@@ -45,6 +46,8 @@ def s3_client(bucket: str, prefix: str, env: Mapping[str, str] | None = None, *,
         "timeout": "6h",
         "pool_idle_timeout": "10m",
     }
+    if env.get("SOURCE_CA_FILE"):
+        client["root_certificate"] = Path(env["SOURCE_CA_FILE"]).read_bytes()
     retry: Any = {
         "max_retries": attempts - 1,
         "retry_timeout": timedelta(seconds=30),
@@ -63,7 +66,7 @@ def open_url(url: str, env: Mapping[str, str] | None = None) -> ObjectStore:
     if parts.scheme == "s3" and parts.netloc:
         return s3_client(parts.netloc, unquote(parts.path).strip("/"), env)
     if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
-        return LocalStore(unquote(parts.path), mkdir=True)
+        return LocalStore(unquote(parts.path), mkdir=True, automatic_cleanup=True)
     raise StoreNotConfigured(
         f"GRAFTWORK_STORE_URL={url!r}: must be s3://<bucket>/<prefix> or file:///<folder>; set the store in the operator's configuration"
     )

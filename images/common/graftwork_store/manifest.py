@@ -18,6 +18,7 @@ MANIFEST_LIMIT_BYTES = 1 << 20
 
 _SOURCE = re.compile(r"store://([a-z0-9][-a-z0-9.]{0,252})/([a-z0-9](?:[-a-z0-9]{0,38}[a-z0-9])?)/([0-9a-f]{12})")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_DIGEST_OR_NONE = re.compile(r"(sha256:[0-9a-f]{64})?")  # an imported adapter does not know its base's fingerprint
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -109,7 +110,7 @@ def parse(data: bytes, source: Source) -> Manifest:
             alias=_text(raw["alias"]),
             rank=_size(raw["rank"]),
             base_source=_text(raw["base"].get("source", "")),
-            base_fingerprint=_match(_DIGEST, raw["base"]["fingerprint"]),
+            base_fingerprint=_match(_DIGEST_OR_NONE, raw["base"]["fingerprint"]),
             created_at=_text(raw.get("createdAt", "")),
             raw=raw,
         )

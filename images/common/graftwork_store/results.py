@@ -1,4 +1,4 @@
-"""The termination message of a trainer or download container, and its exit code (contracts, section 7)."""
+"""The termination message of a trainer, download, import or sweep container, and its exit code (contracts, sections 7 to 7b)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 API_VERSION = "graftwork.dev/result/v1"
+IMPORT_API_VERSION = "graftwork.dev/import-result/v1"
+SWEEP_API_VERSION = "graftwork.dev/sweep-result/v1"
 LIMIT_BYTES = 4096
 TERMINATION_LOG = "/dev/termination-log"
 
@@ -31,13 +33,18 @@ _CONFIG_REASONS = frozenset(
         "ConfigInvalid",
         "Unsupported",
         "BaseMismatch",
+        "FileNotAllowed",
+        "DigestMismatch",
+        "RankTooHigh",
+        "TensorMismatch",
+        "NotFinite",
     }
 )
 
 
-def build(outcome: str, reason: str, message: str = "", **fields: Any) -> dict[str, Any]:
-    """Return a result; `fields` are adapter, base, dataset, evaluation, training, memory and publishedAt, those that are known."""
-    return {"apiVersion": API_VERSION, "outcome": outcome, "reason": reason, "message": message, **fields}
+def build(outcome: str, reason: str, message: str = "", *, api_version: str = API_VERSION, **fields: Any) -> dict[str, Any]:
+    """Return a result; `fields` are what the schema of `api_version` has besides, as far as it is known."""
+    return {"apiVersion": api_version, "outcome": outcome, "reason": reason, "message": message, **fields}
 
 
 def exit_code(result: Mapping[str, Any]) -> int:

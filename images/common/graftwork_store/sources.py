@@ -77,6 +77,12 @@ def download_from(client: ObjectStore, uri: str, key: str, to: Path, *, progress
     """Do `download` with a client that is open already."""
     with translated(uri, source=True):
         files = _under_prefix(client, uri, key) or [_one_object(client, uri, key)]
+    return download_files(client, uri, files, to, progress=progress)
+
+
+def download_files(client: ObjectStore, uri: str, files: list[SourceFile], to: Path, *, progress: Progress | None = None) -> Downloaded:
+    """Do the second half of `download` for objects that were listed already."""
+    with translated(uri, source=True):
         to.mkdir(parents=True, exist_ok=True)
         for left in to.rglob(f"*{_SUFFIX}"):
             left.unlink()
@@ -89,7 +95,7 @@ def download_from(client: ObjectStore, uri: str, key: str, to: Path, *, progress
 
 
 def _under_prefix(client: ObjectStore, uri: str, prefix: str) -> list[SourceFile]:
-    found = [_source_file(uri, item, item["path"].removeprefix(f"{prefix}/")) for page in obstore.list(client, prefix) for item in page]
+    found = [source_file(uri, item, item["path"].removeprefix(f"{prefix}/")) for page in obstore.list(client, prefix) for item in page]
     folders = {str(parent) for file in found for parent in PurePosixPath(file.name).parents}
     files = [file for file in found if not (file.size == 0 and file.name in folders)]  # some stores keep empty objects as folders
     if files and not any(file.name == "config.json" for file in files):
@@ -99,14 +105,15 @@ def _under_prefix(client: ObjectStore, uri: str, prefix: str) -> list[SourceFile
 
 def _one_object(client: ObjectStore, uri: str, key: str) -> SourceFile:
     try:
-        return _source_file(uri, obstore.head(client, key), PurePosixPath(key).name)
+        return source_file(uri, obstore.head(client, key), PurePosixPath(key).name)
     except FileNotFoundError as error:
         if "NoSuchBucket" in str(error):
             raise
         raise SourceNotFound(f"{uri}: neither an object nor a prefix with objects; upload it or correct the name") from None
 
 
-def _source_file(uri: str, meta: Any, name: str) -> SourceFile:
+def source_file(uri: str, meta: Any, name: str) -> SourceFile:
+    """Make a SourceFile of a listed object; raises SourceInvalid when its name leads out of the target."""
     parts = name.split("/")
     if not name or "\\" in name or "\0" in name or any(part in ("", ".", "..") or part.endswith(_SUFFIX) for part in parts):
         raise SourceInvalid(f"{uri}: object {meta['path']!r} cannot be a file name below the target; remove or rename it")

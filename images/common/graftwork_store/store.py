@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from graftwork_store.clients import ObjectStore, open_url
 from graftwork_store.digest import FileEntry, adapter_entries, digest_of
 from graftwork_store.errors import ConfigInvalid, DigestMismatch, SourceNotFound, StoreError, StoreNotConfigured, translated
 from graftwork_store.manifest import MANIFEST_FILE, MANIFEST_LIMIT_BYTES, Manifest, Source, parse_source, source_for
+from graftwork_store.sweeping import Swept, sweep, unmark
 
 _CHUNK_BYTES = 256 << 10
 _PARALLEL_FILES = 4
@@ -62,7 +63,7 @@ class Store:
         """Publish the allow-listed files of `folder`; whatever else lies there is left out.
 
         The manifest appears last, by one atomic put, so an interrupted publish is invisible and the next one completes it. The same digest
-        again changes nothing and returns what was published first.
+        again changes nothing and returns what was published first; only a sweep's mark on it is taken away, so that it is not removed as old.
 
         Args:
             folder: has at least adapter_config.json and adapter_model.safetensors.
@@ -73,12 +74,13 @@ class Store:
         entries = adapter_entries(folder)
         source = source_for(namespace, alias, digest_of(entries))
         with contextlib.suppress(SourceNotFound):
-            return self._as_published(source, entries)
-        with translated(source.uri):
-            for entry in entries:
-                obstore.put(self._client, f"{source.folder}/{entry.path}", folder / entry.path)
-        self._put_manifest(source, manifests.build(alias, entries, fields))
-        return self._as_published(source, entries)
+            return self._publish(source, folder, entries, lambda: manifests.build(alias, entries, fields))
+        # A sweep removed it as long unreferenced between two calls of ours.
+        return self._publish(source, folder, entries, lambda: manifests.build(alias, entries, fields))
+
+    def sweep(self, namespace: str, keep: Iterable[str], retain_seconds: int) -> Swept:
+        """Remove from a namespace what no digest of `keep` refers to and was seen so for `retain_seconds`; see `sweeping.sweep`."""
+        return sweep(self._client, namespace, keep, retain_seconds)
 
     def read_manifest(self, uri: str) -> Manifest:
         """Read and check the manifest of `store://...`; SourceNotFound when nothing was published there."""
@@ -137,6 +139,33 @@ class Store:
         if found.digest != digest:
             raise DigestMismatch(f"{source.uri}: the store has digest {found.digest}, this adapter is {digest}; the first 12 hex digits are the same")
         return Published(source.uri, found.digest, found.size_bytes, found.created_at)
+
+    def _publish(self, source: Source, folder: Path, entries: list[FileEntry], manifest: Callable[[], bytes]) -> Published:
+        try:
+            self._as_published(source, entries)
+        except SourceNotFound:
+            self._put_files(source, folder, entries)
+            self._unmark(source)
+            self._put_manifest(source, manifest())
+        else:
+            self._unmark(source)
+        # A sweep that was just removing the folder's remains may have taken what was put a moment before.
+        self._put_files(source, folder, self._missing(source, entries))
+        return self._as_published(source, entries)
+
+    def _unmark(self, source: Source) -> None:
+        with translated(source.uri):
+            unmark(self._client, source.folder)
+
+    def _put_files(self, source: Source, folder: Path, entries: list[FileEntry]) -> None:
+        with translated(source.uri):
+            for entry in entries:
+                obstore.put(self._client, f"{source.folder}/{entry.path}", folder / entry.path)
+
+    def _missing(self, source: Source, entries: list[FileEntry]) -> list[FileEntry]:
+        with translated(source.uri):
+            sizes = {item["path"]: item["size"] for page in obstore.list(self._client, source.folder) for item in page}
+        return [entry for entry in entries if sizes.get(f"{source.folder}/{entry.path}") != entry.size]
 
     def _put_manifest(self, source: Source, data: bytes) -> None:
         path = f"{source.folder}/{MANIFEST_FILE}"

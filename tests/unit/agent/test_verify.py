@@ -68,6 +68,8 @@ def with_tensors(folder: Path, change: Callable[[dict[str, Any]], Any], **config
         {"modules_to_save": None},
         {"modules_to_save": []},
         {"init_lora_weights": "gaussian"},
+        {"init_lora_weights": "Eva"},
+        {"alpha_pattern": {r"model\.layers\.[0-9]+\.(self_attn|mlp)\.(?:q|k)_proj": 2.5}},
         {"alpha_pattern": {"q_proj": 2.5}},
     ],
 )
@@ -75,10 +77,47 @@ def test_a_good_adapter_passes(tmp_path: Path, base: Path, config: dict[str, Any
     check(make_adapter(tmp_path / "a", **config), base)
 
 
-@pytest.mark.parametrize("kind", [bf16, f16, f32])
+def f64(values: Any) -> tuple[str, Any]:
+    return "F64", np.asarray(values, dtype=np.float64)
+
+
+def fp8(dtype: str, fill: int, bad: int) -> Callable[[Any], Any]:
+    """Return a maker of a type that numpy does not have: bytes of `fill`, and of `bad` where the value is not finite."""
+    return lambda values: (dtype, np.where(np.isfinite(values), fill, bad).astype(np.uint8))
+
+
+# The largest finite value of each, and what comes next: 448 and NaN, 57344 and infinity, 240 and the one NaN, 57344 and the one NaN.
+FP8 = [fp8("F8_E4M3", 0x7E, 0x7F), fp8("F8_E4M3", 0xFE, 0xFF), fp8("F8_E5M2", 0x7B, 0x7C), fp8("F8_E5M2", 0xFB, 0xFD)]
+FNUZ = [fp8("F8_E4M3FNUZ", 0xFF, 0x80), fp8("F8_E5M2FNUZ", 0x7F, 0x80)]
+KINDS = [bf16, f16, f32, f64, *FP8, *FNUZ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_float_type_passes(tmp_path: Path, base: Path, kind: Callable[[Any], Any]) -> None:
     tensors = {name: kind(np.full(array.shape, 0.5)) for name, (_, array) in lora_tensors().items()}
     check(make_adapter(tmp_path / "a", tensors=tensors), base)
+
+
+def test_a_double_that_no_engine_can_hold_is_infinite_there(tmp_path: Path, base: Path) -> None:
+    largest = float(np.finfo(np.float32).max)
+    check(with_tensors(tmp_path / "a", replaced(Q_A, f64(np.full((4, HIDDEN), largest)))), base)
+    found = refusal(with_tensors(tmp_path / "b", replaced(Q_A, f64(np.full((4, HIDDEN), -2.0 * largest)))), base)
+    assert (found.reason, found.message) == ("NotFinite", f"{Q_A}: 64 of 64 values are NaN or infinite, the first at index 0")
+
+
+@pytest.mark.parametrize("dtype", ["F8_E8M0", "BOOL", "U8"])
+def test_a_type_that_holds_no_weights_is_refused(tmp_path: Path, base: Path, dtype: str) -> None:
+    found = refusal(with_tensors(tmp_path / "a", replaced(Q_A, (dtype, np.ones((4, HIDDEN), np.uint8)))), base)
+    assert (found.reason, f"dtype {dtype}" in found.message) == ("Unsupported", True)
+
+
+@pytest.mark.parametrize("data", [b"PK\x03\x04" + b"x" * 100, b"\x80\x02}q\x00."])
+def test_a_pickle_under_the_name_of_safetensors_is_named_one(tmp_path: Path, base: Path, data: bytes) -> None:
+    folder = make_adapter(tmp_path / "a")
+    (folder / "adapter_model.safetensors").write_bytes(data)
+    found = refusal(folder, base)
+    assert found.reason == "FileNotAllowed"
+    assert "is a pickle" in found.message
 
 
 def test_files_of_the_safetensors_library_pass(tmp_path: Path, base: Path) -> None:
@@ -147,6 +186,16 @@ def test_a_packed_base_cannot_tell_shapes_and_still_tells_modules(tmp_path: Path
         ({"layer_replication": [[0, 2]]}, "Unsupported", "layer_replication"),
         ({"init_lora_weights": "pissa_niter_16"}, "Unsupported", "pissa_niter_16"),
         ({"init_lora_weights": "olora"}, "Unsupported", "olora"),
+        ({"init_lora_weights": "something_new"}, "Unsupported", "something_new"),
+        ({"target_modules": {"q_proj": 1}}, "ConfigInvalid", "target_modules"),
+        ({"alpha_pattern": {"(": 4}}, "ConfigInvalid", "not a regular expression"),
+        ({"rank_pattern": {"(a+)+": 4}}, "Unsupported", "could take for ever"),
+        ({"rank_pattern": {"(a|a){9}": 4}}, "Unsupported", "could take for ever"),
+        ({"rank_pattern": {".*a.*a.*": 4}}, "Unsupported", "could take for ever"),
+        ({"rank_pattern": {r"(a)\1": 4}}, "Unsupported", "could take for ever"),
+        ({"rank_pattern": {"(?=a)b": 4}}, "Unsupported", "could take for ever"),
+        ({"alpha_pattern": {"(a*)*": 4}}, "Unsupported", "could take for ever"),
+        ({"rank_pattern": {"x" * 301: 4}}, "Unsupported", "longer than 300"),
         ({"alora_invocation_tokens": [1]}, "Unsupported", "activated LoRA"),
         ({"use_qalora": True}, "Unsupported", "QALoRA"),
         ({"trainable_token_indices": {"embed_tokens": [1]}}, "Unsupported", "token"),
@@ -205,7 +254,7 @@ def test_a_tensor_that_does_not_fit_is_refused(
         raise found
 
 
-@pytest.mark.parametrize("kind", [bf16, f16, f32])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_value_that_is_not_finite_is_refused_with_its_place(tmp_path: Path, base: Path, kind: Callable[[Any], Any], value: float) -> None:
     values = np.full((HEADS, 4), 0.25, np.float32)
@@ -214,11 +263,11 @@ def test_a_value_that_is_not_finite_is_refused_with_its_place(tmp_path: Path, ba
     assert (found.reason, found.message) == ("NotFinite", f"{Q_B}: 1 of 96 values are NaN or infinite, the first at index 13")
 
 
-@given(values=hnp.arrays(np.float32, st.integers(1, 50), elements=st.floats(width=32)), kind=st.sampled_from(["BF16", "F16", "F32"]))
+@given(values=hnp.arrays(np.float32, st.integers(1, 50), elements=st.floats(width=32)), kind=st.sampled_from(["BF16", "F16", "F32", "F64"]))
 def test_the_bit_test_agrees_with_numpy(tmp_path_factory: pytest.TempPathFactory, values: Any, kind: str) -> None:
     path = tmp_path_factory.mktemp("x") / "x.safetensors"
     with np.errstate(over="ignore"):
-        tensor = {"BF16": bf16, "F16": f16, "F32": f32}[kind](values)
+        tensor = {"BF16": bf16, "F16": f16, "F32": f32, "F64": f64}[kind](values)
     write_safetensors(path, {"first": f32([1.0]), "x": tensor})
     real = tensor[1].astype(np.uint32) << 16 if kind == "BF16" else tensor[1]
     bad = np.flatnonzero(~np.isfinite(real.view(np.float32) if kind == "BF16" else real))

@@ -1,0 +1,32 @@
+"""Which certificate authorities a download trusts: the system's, and the one of the source's Secret."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+
+from graftwork_store.errors import SourceInvalid
+
+
+def ssl_context(env: Mapping[str, str]) -> ssl.SSLContext:
+    """Return the context for connections to a source; SOURCE_CA_FILE names a file of certificates that are trusted besides.
+
+    Raises:
+        SourceInvalid: that file is not one of certificates.
+    """
+    context = ssl.create_default_context()
+    paths = ssl.get_default_verify_paths()
+    if not (paths.cafile or paths.capath):  # an image without certificates of its own
+        import certifi
+
+        context.load_verify_locations(certifi.where())
+    extra = env.get("SOURCE_CA_FILE", "")
+    if extra:
+        try:
+            context.load_verify_locations(cadata=Path(extra).read_text(encoding="ascii"))
+        except (OSError, ValueError, ssl.SSLError) as error:
+            raise SourceInvalid(
+                f"ca.crt of credentialsSecret ({extra}): no certificates in it ({error}); it must be the authority's certificate in PEM"
+            ) from None
+    return context
