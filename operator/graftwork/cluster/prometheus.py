@@ -27,13 +27,15 @@ TIMEOUT_SECONDS = 10.0
 THREADS = 4
 PROBE_SECONDS = 60
 REQUESTS, ERRORS, TTFT_SUM, TTFT_COUNT = "requests", "errors", "ttft_sum", "ttft_count"
-METRICS = {
-    REQUESTS: ("graftwork_requests_total", ""),
-    ERRORS: ("graftwork_request_errors_total", 'status!="4xx"'),  # a client's fault says nothing of the adapter
-    TTFT_SUM: ("graftwork_time_to_first_token_seconds_sum", ""),
-    TTFT_COUNT: ("graftwork_time_to_first_token_seconds_count", ""),
+METRICS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    REQUESTS: ("graftwork_requests_total", ()),
+    ERRORS: ("graftwork_request_errors_total", ('status!="4xx"',)),  # a client's fault says nothing of the adapter
+    TTFT_SUM: ("graftwork_time_to_first_token_seconds_sum", ()),
+    TTFT_COUNT: ("graftwork_time_to_first_token_seconds_count", ()),
 }
 WHAT = "what"
+SCRAPE = "instance, job, endpoint, container, service"
+"""Labels of a scrape: a pod that is scraped twice (two jobs, or both of its metrics paths) is counted once."""
 
 
 class PrometheusError(Exception):
@@ -45,16 +47,17 @@ def promql(question: Question, window_seconds: int) -> str:
     versions = "|".join(str(version) for version in sorted({question.stable, question.candidate}))
     pods = f"{question.deployment}-[a-z0-9]+(-[a-z0-9]+)?"  # the names of a Deployment's pods, long ones without the second dash
     chosen = [f'namespace="{question.namespace}"', f'pod=~"{pods}"', f'alias="{question.alias}"', f'version=~"{versions}"']
+    counted = {what: _counted(name, [*chosen, *also], window_seconds) for what, (name, also) in METRICS.items()}
     return " or ".join(
-        f'label_replace(sum by (version) ({_counted(name, chosen + ([also] if also else []), window_seconds)}), "{WHAT}", "{what}", "", "")'
-        for what, (name, also) in METRICS.items()
+        f'label_replace(sum by (version) (max without ({SCRAPE}) ({expression})), "{WHAT}", "{what}", "", "")' for what, expression in counted.items()
     )
 
 
 def _counted(name: str, chosen: Sequence[str], window_seconds: int) -> str:
     """Return what a counter counted in the window. `increase` misses what a series begins with: one that is new counts from zero."""
-    series, window = f"{name}{{{','.join(chosen)}}}", f"[{window_seconds}s]"
-    return f"(increase({series}{window}) and {series} offset {window_seconds}s) or max_over_time({series}{window})"
+    series = f"{name}{{{','.join(chosen)}}}"
+    window, before = f"[{window_seconds}s]", f"{series} offset {window_seconds}s"
+    return f"(increase({series}{window}) and {before}) or (max_over_time({series}{window}) unless {before})"
 
 
 def window_seconds(question: Question, now: datetime) -> int:
