@@ -157,6 +157,9 @@ class Prometheus:
             return Observation(problem=f"{self._name} did not answer within {self._timeout_seconds:g} s")
         except PrometheusError as error:
             return Observation(problem=f"{self._name} {error}")
+        except Exception as error:
+            logger.exception("asking %s failed", self._name)
+            return Observation(problem=f"{self._name} could not be asked ({type(error).__name__})")
 
     @property
     def _name(self) -> str:

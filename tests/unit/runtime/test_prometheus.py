@@ -157,6 +157,24 @@ async def test_nobody_at_the_address_is_a_problem_that_does_not_show_credentials
     await client.close()
 
 
+async def test_an_error_that_nobody_foresaw_is_a_problem_and_the_next_look_asks_again(
+    stub: Stub, client: Prometheus, woken: Woken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(query: str) -> object:
+        raise RecursionError(query)
+
+    monkeypatch.setattr(client, "_query", fails)
+    client.ask(KEY, QUESTION, 0)
+    await woken.next()
+    answer = client.ask(KEY, QUESTION, 60)
+    assert answer
+    assert "could not be asked (RecursionError)" in answer.problem
+    monkeypatch.undo()
+    client.ask(KEY, QUESTION, 0)
+    await woken.next()
+    assert client.ask(KEY, QUESTION, 60) == Observation()
+
+
 async def test_one_that_hangs_is_given_up(stub: Stub, woken: Woken) -> None:
     stub.held = True
     client = Prometheus(stub.url, woken, SystemClock(), timeout_seconds=0.3)
