@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -148,11 +148,13 @@ class Prometheus:
 
     async def observe(self, question: Question) -> Observation:
         """Ask once; what goes wrong is the observation's `problem`."""
-        query = promql(question, window_seconds(question, self._clock.now()))
+        now = self._clock.now()
+        query = promql(question, window_seconds(question, now))
+        lasted = (now - question.since).total_seconds() if question.since else 0.0
         try:
             async with asyncio.timeout(self._timeout_seconds):  # the client's own limit is per read
                 samples = await asyncio.get_running_loop().run_in_executor(self._threads, self._query, query)
-            return observation(question, samples)
+            return replace(observation(question, samples), lasted_seconds=lasted)
         except TimeoutError:
             return Observation(problem=f"{self._name} did not answer within {self._timeout_seconds:g} s")
         except PrometheusError as error:

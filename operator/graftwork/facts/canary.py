@@ -94,6 +94,8 @@ class Observation:
     candidate: Numbers = Numbers()
     stable: Numbers = Numbers()
     problem: str = ""
+    lasted_seconds: float = 0.0
+    """How long the step had lasted when this was asked."""
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,12 @@ def _go_on(settings: Settings, standing: Standing, candidate: Candidate, observa
         return _outcome(settings, replace(standing, since=now), Reason.CANARY_RUNNING, _place(settings, standing), look)
     if observation is None:
         return _outcome(settings, standing, Reason.CANARY_RUNNING, _place(settings, standing), look)
+    return _judged(settings, standing, candidate, observation, now)
+
+
+def _judged(settings: Settings, standing: Standing, candidate: Candidate, observation: Observation, now: datetime) -> Outcome:
+    """Do what an answer about the present step says."""
+    look = look_seconds(settings)
     if observation.problem:
         return _outcome(settings, standing, Reason.PROMETHEUS_UNREACHABLE, f"{_place(settings, standing)} and waits: {observation.problem}", look)
     verdict, numbers = judge(settings, candidate, observation)
@@ -108,17 +114,18 @@ def _go_on(settings: Settings, standing: Standing, candidate: Candidate, observa
         return _fail(settings, standing, numbers)
     if verdict is Verdict.WAITS:
         return _outcome(settings, standing, Reason.CANARY_WAITING, f"{_place(settings, standing)} and waits: {numbers}", look)
+    if observation.lasted_seconds < settings.step_seconds:
+        left = settings.step_seconds - (now - (standing.since or now)).total_seconds()
+        again = min(max(left, 1.0), look)  # at the end of the step, and then until an answer is about all of it
+        return _outcome(settings, standing, Reason.CANARY_RUNNING, f"{_place(settings, standing)}: {numbers}", again)
     return _pass(settings, standing, candidate, numbers, now)
 
 
 def _pass(settings: Settings, standing: Standing, candidate: Candidate, numbers: str, now: datetime) -> Outcome:
-    """Go to the next step if this one has lasted long enough."""
-    place, look = _place(settings, standing), look_seconds(settings)
-    left_seconds = settings.step_seconds - (now - (standing.since or now)).total_seconds()
-    if left_seconds > 0:
-        return _outcome(settings, standing, Reason.CANARY_RUNNING, f"{place}: {numbers}", min(left_seconds, look))
+    """Go to the next step, or end."""
     if not candidate.loaded:
-        return _outcome(settings, standing, Reason.CANARY_WAITING, f"{place} and waits: it is not loaded in every ready pod", look)
+        text = f"{_place(settings, standing)} and waits: it is not loaded in every ready pod"
+        return _outcome(settings, standing, Reason.CANARY_WAITING, text, look_seconds(settings))
     if standing.step < len(settings.steps):
         return _step(settings, standing, standing.step + 1, now)
     text = f"{candidate.name} passed its canary and is served instead of {candidate.stable}: {numbers}"

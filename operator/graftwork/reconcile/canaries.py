@@ -13,6 +13,9 @@ from graftwork.plan.promotion import AUTO, CANARY, MANUAL
 from graftwork.reasons import Reason
 from graftwork.reconcile.context import Context, Key, Object
 
+OVER_SECONDS = 0.9
+"""How soon Prometheus may be asked again when the time of a step is over: only an answer about all of it counts."""
+
 
 def decide(key: Key, ctx: Context, adapters: Sequence[Adapter], rules: Rules, seen: Seen, *, advance: bool) -> Selection:
     """Return what is served after every canary has been judged once.
@@ -85,7 +88,9 @@ def _ask(key: Key, ctx: Context, plan: AliasPlan, rules: Rules, standing: Standi
         return None
     since = standing.since if standing.candidate == candidate.name and standing.step else None
     question = Question(rules.namespace, rules.deployment, plan.alias, plan.wanted.version, candidate.version, since)
-    return ctx.prometheus.ask(key, question, canary.look_seconds(rules.promotion(plan.alias).canary) * 0.9)
+    settings = rules.promotion(plan.alias).canary
+    over = since is not None and (ctx.clock.now() - since).total_seconds() >= settings.step_seconds
+    return ctx.prometheus.ask(key, question, OVER_SECONDS if over else canary.look_seconds(settings) * 0.9)
 
 
 def _only_failed(standing: Standing) -> Standing:

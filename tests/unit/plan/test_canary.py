@@ -35,7 +35,12 @@ def at(step: int, seconds: float = 0.0, **fields: Any) -> Standing:
 def go(standing: Standing, observation: Observation | None = GOOD, candidate: Candidate | None = None, **changes: Any) -> Outcome:
     """Do one pass with a candidate whose share is in effect."""
     given = candidate or replace(EIGHT, weight_in_effect=weight(SETTINGS, standing, "medical-8"))
-    return advance(replace(SETTINGS, **changes), standing, given, observation, NOW)
+    return advance(replace(SETTINGS, **changes), standing, given, lasted(observation, standing, NOW), NOW)
+
+
+def lasted(observation: Observation | None, standing: Standing, now: datetime) -> Observation | None:
+    """Return what Prometheus says at this moment of a step."""
+    return replace(observation, lasted_seconds=(now - standing.since).total_seconds()) if observation and standing.since else observation
 
 
 def test_a_canary_goes_through_its_steps_and_ends_as_the_stable_version() -> None:
@@ -153,6 +158,15 @@ def test_the_last_step_waits_for_pods_that_do_not_have_it() -> None:
     assert go(at(2, 1), seen(errors=9), replace(EIGHT, loaded=False, weight_in_effect=50)).weight == 0
 
 
+def test_only_an_answer_about_the_whole_step_passes_it() -> None:
+    early = replace(GOOD, lasted_seconds=299.0)
+    told = replace(EIGHT, weight_in_effect=10)
+    outcome = advance(SETTINGS, at(1, 310), told, early, NOW)
+    assert (outcome.weight, outcome.standing, outcome.look_again_seconds) == (10, at(1, 310), 1.0)
+    assert advance(SETTINGS, at(1, 295), told, early, NOW).look_again_seconds == 5.0
+    assert advance(SETTINGS, at(1, 310), told, replace(GOOD, lasted_seconds=300.0), NOW).weight == 50
+
+
 def test_fewer_steps_than_were_made_are_no_accident() -> None:
     shorter = replace(SETTINGS, steps=(10,))
     outcome = advance(shorter, at(2, 1000), replace(EIGHT, weight_in_effect=50), GOOD, NOW)
@@ -231,7 +245,7 @@ def test_no_order_of_events_promotes_without_data_or_forgives_a_failure(wanted: 
         told = share if event.told and not event.newer else None
         candidate = Candidate(name, "medical-7", event.loaded, told)
         before = standing
-        outcome = advance(wanted, standing, candidate, event.observation, now)
+        outcome = advance(wanted, standing, candidate, lasted(event.observation, standing, now), now)
         if event.newer:
             share, failed = 0, False
         if failed:

@@ -14,6 +14,7 @@ from graftwork.facts.canary import Numbers, Observation, Question
 
 from tests.unit.reconcile.test_llmdeployment import serving
 from tests.unit.reconcile.world import World
+from tests.unit.runtime.fakes import FakeClock
 from tests.unit.status.seen import condition, message
 
 CANARY = {"name": "medical", "promotion": "Canary", "canary": {"steps": [10, 50], "stepDuration": "1m"}}
@@ -25,7 +26,8 @@ AWAY = Observation(problem="Prometheus at prom:9090 cannot be reached (Connectio
 class FakePrometheus:
     """Gives every question the answer of now."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
         self.answer: Observation | None = GOOD
         self.questions: list[Question] = []
         self.forgotten: list[tuple[Key, list[str]]] = []
@@ -34,7 +36,8 @@ class FakePrometheus:
         assert key == Key("LLMDeployment", "ml", "support")
         assert pause_seconds > 0
         self.questions.append(question)
-        return self.answer
+        lasted = (self.clock.now() - question.since).total_seconds() if question.since else 0.0
+        return replace(self.answer, lasted_seconds=lasted) if self.answer else None
 
     def forget(self, key: Key, but: Sequence[str] = ()) -> None:
         self.forgotten.append((key, list(but)))
@@ -45,7 +48,7 @@ class Canary(World):
 
     def __init__(self, *, prometheus: bool = True) -> None:
         super().__init__()
-        self.prometheus = FakePrometheus()
+        self.prometheus = FakePrometheus(self.clock)
         if prometheus:
             self.ctx = replace(self.ctx, prometheus=self.prometheus)
         self.engines: list[str] = []

@@ -33,6 +33,11 @@ def vector(*samples: dict[str, Any]) -> bytes:
     return json.dumps({"status": "success", "data": {"resultType": "vector", "result": list(samples)}}).encode()
 
 
+def numbers(seen: Observation) -> tuple[Numbers, Numbers]:
+    assert not seen.problem
+    return seen.candidate, seen.stable
+
+
 class Stub:
     """A Prometheus whose answers the test decides; with `held` set it keeps a request until `free`."""
 
@@ -107,7 +112,8 @@ async def test_the_numbers_of_both_versions_come_from_one_query(stub: Stub, clie
         sample("ttft_count", "8", "20"),
     )
     seen = await client.observe(QUESTION)
-    assert seen == Observation(Numbers(99.6, 2.0, 5.0, 20.0), Numbers(900.0, 0.0, 20.0, 100.0))
+    assert (seen.candidate, seen.stable) == (Numbers(99.6, 2.0, 5.0, 20.0), Numbers(900.0, 0.0, 20.0, 100.0))
+    assert seen.lasted_seconds == pytest.approx((datetime.now(UTC) - QUESTION.since).total_seconds(), abs=30)  # type: ignore[operator]
     assert (seen.candidate.ttft, seen.stable.ttft) == (0.25, 0.2)
     ((path, query),) = stub.requests
     assert path == "/prefix/api/v1/query"
@@ -115,9 +121,9 @@ async def test_the_numbers_of_both_versions_come_from_one_query(stub: Stub, clie
 
 
 async def test_no_series_is_no_number_and_neither_are_nan_and_infinity(stub: Stub, client: Prometheus) -> None:
-    assert await client.observe(QUESTION) == Observation()
+    assert numbers(await client.observe(QUESTION)) == (Numbers(), Numbers())
     stub.body = vector(sample("requests", "8", "NaN"), sample("errors", "8", "+Inf"), sample("ttft_sum", "8", "NaN"), sample("requests", "7", "-Inf"))
-    assert await client.observe(QUESTION) == Observation()
+    assert numbers(await client.observe(QUESTION)) == (Numbers(), Numbers())
     assert Numbers(50.0, 0.0, 0.0, 0.0).ttft is None
 
 
@@ -172,7 +178,9 @@ async def test_an_error_that_nobody_foresaw_is_a_problem_and_the_next_look_asks_
     monkeypatch.undo()
     client.ask(KEY, QUESTION, 0)
     await woken.next()
-    assert client.ask(KEY, QUESTION, 60) == Observation()
+    renewed = client.ask(KEY, QUESTION, 60)
+    assert renewed
+    assert renewed.problem == ""
 
 
 async def test_one_that_hangs_is_given_up(stub: Stub, woken: Woken) -> None:
