@@ -42,6 +42,12 @@ class Store(_Section):
     claim: str = ""
 
 
+class PrometheusConfig(_Section):
+    """The Prometheus that judges canaries; `url` empty means that there is none (PrometheusNotConfigured)."""
+
+    url: str = Field(default="", pattern=r"^($|https?://[^/\s]+)")
+
+
 class LeaseConfig(_Section):
     """The Lease that lets only one operator act."""
 
@@ -66,6 +72,7 @@ class Config(_Section):
     images: Images
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     store: Store = Store()
+    prometheus: PrometheusConfig = PrometheusConfig()
     watch_namespaces: tuple[str, ...] = ()
     lease: LeaseConfig
     resync_seconds: float = Field(default=600, ge=1)

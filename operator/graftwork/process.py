@@ -17,6 +17,7 @@ from graftwork.cluster.kinds import WATCHED
 from graftwork.cluster.lease import Lease, identity
 from graftwork.cluster.mirror import Change, Mirror
 from graftwork.cluster.peers import new_session
+from graftwork.cluster.prometheus import Prometheus
 from graftwork.cluster.trainer import TrainerWatcher
 from graftwork.config import Config
 from graftwork.errors import LeaseLost
@@ -126,7 +127,9 @@ class Process:
         agents = AgentWatcher(wake, self.clock, session)
         trainers = TrainerWatcher(wake, self.clock, session)
         self._closing += [session.close, trainers.close, agents.close]
-        runner = Runner(self._by_kind, Context(cluster, self.mirror, self.config, self.clock, events, agents, trainers, wake))
+        prometheus = Prometheus(self.config.prometheus.url, wake, self.clock) if self.config.prometheus.url else None
+        self._closing += [prometheus.close] if prometheus else []
+        runner = Runner(self._by_kind, Context(cluster, self.mirror, self.config, self.clock, events, agents, trainers, wake, prometheus))
 
         def changed(change: Change) -> None:
             for key in concerned(change, self.mirror):

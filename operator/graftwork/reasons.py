@@ -66,6 +66,15 @@ class Reason(StrEnum):
     CAPACITY_EXCEEDED = "CapacityExceeded"  # more adapters than adapters.maxLoaded
     LOAD_FAILED = "LoadFailed"  # vLLM refused the load; the message quotes it
 
+    # --- canaries of adapters
+    CANARY_RUNNING = "CanaryRunning"  # the candidate gets a share of the requests; the message has the step and the numbers
+    CANARY_WAITING = "CanaryWaiting"  # the step goes on until there are enough data; the message says what is missing
+    CANARY_FAILED = "CanaryFailed"  # the analysis failed: the candidate gets no requests until a newer version, a pin or another promotion
+    PROMOTED = "Promoted"  # the candidate passed the last step and is the stable version now
+    AWAITING_PROMOTION = "AwaitingPromotion"  # promotion is Manual: a newer version is loaded and waits until it is named in `adapter`
+    PROMETHEUS_NOT_CONFIGURED = "PrometheusNotConfigured"  # promotion is Canary, and the operator knows no Prometheus (prometheus.url)
+    PROMETHEUS_UNREACHABLE = "PrometheusUnreachable"  # Prometheus does not answer; the candidate's share stays as it is
+
     # --- FineTuneJob
     PENDING = "Pending"  # the training pod waits for a node
     PREPARING = "Preparing"  # downloading and checking the data

@@ -25,6 +25,7 @@ EVERYTHING = {
     "store": {"embedded": {"enabled": True, "namespaces": ["ml"], "buckets": ["graftwork", "models"]}},
     "argocd": {"enabled": True},
     "networkPolicy": {"enabled": True},
+    "prometheus": {"url": "http://prometheus.monitoring:9090"},
     "imagePullSecrets": ["registry"],
     "tolerations": [{"operator": "Exists"}],
 }

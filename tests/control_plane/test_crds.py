@@ -80,7 +80,22 @@ def test_written_status_comes_back_unchanged(objects: Objects) -> None:
         conditions=(condition,),
         summary="1/1 ready",
         replicas=1,
-        adapters=(ServedAlias(alias="medical", stable="medical-8", engine_name="medical--3f2a9c41d0e7", loaded=1, of=1),),
+        adapters=(
+            ServedAlias(
+                alias="medical",
+                stable="medical-8",
+                candidate="medical-9",
+                candidate_weight=0,
+                step=0,
+                steps=2,
+                step_started_at="2026-11-21T13:00:00.000000Z",
+                failed="medical-9",
+                failure="2 of 50 requests failed",
+                engine_name="medical--3f2a9c41d0e7",
+                loaded=1,
+                of=1,
+            ),
+        ),
     ).to_object()
     written = objects.patch("LLMDeployment", {"status": status}, part="status")
     assert written.status_code == 200, written.text

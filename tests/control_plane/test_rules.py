@@ -11,6 +11,11 @@ from tests.control_plane.objects import DIGEST, Objects, spec_of
 
 LLM, FTJ, LORA = "LLMDeployment", "FineTuneJob", "LoRAAdapter"
 
+
+def canary(**settings: Any) -> dict[str, Any]:
+    return {"name": "a", "promotion": "Canary", "canary": settings}
+
+
 ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (LLM, {"model.source": "pvc://m/models/tiny-1"}),
     (LLM, {"model.source": "s3://models/Qwen/Qwen3_8B.v1/"}),
@@ -22,6 +27,9 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (LLM, {"accelerator": {"count": 2}}),
     (LLM, {"replicas": 0}),
     (LLM, {"adapters.aliases": [{"name": "medical", "adapter": "medical-7", "keep": 0}], "adapters.maxRank": 320}),
+    (LLM, {"adapters.aliases": [{"name": "medical", "promotion": "Canary"}, {"name": "legal", "promotion": "Manual", "adapter": "legal-1"}]}),
+    (LLM, {"adapters.aliases": [{"name": "a", "promotion": "Canary", "canary": {"steps": [1, 2, 99], "stepDuration": "10s"}}]}),
+    (LLM, {"adapters.aliases": [{"name": "a", "promotion": "Canary", "canary": {"analysis": {"maxErrorRate": 0, "maxTTFTRatio": 0}}}]}),
     (LLM, {"pod": {"labels": {"team": "ml"}, "resources": {"requests": {"cpu": 2, "memory": "1.5Gi"}}, "tolerations": [{"operator": "Exists"}]}}),
     (FTJ, {"deploymentRef": None, "baseModel": {"source": "pvc://models/tiny"}}),
     (FTJ, {"dataset.source": "s3://data/a/b.jsonl", "dataset.validation": 0.5}),
@@ -75,6 +83,19 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (LLM, {"accelerator": {"types": ["nvidia-l4"]}}, "supported values"),
     (FTJ, {"accelerator": {"types": ["cpu"], "count": 1}}, "accelerator.count is a number of GPUs"),
     (LLM, {"pod": {"resources": {"limits": {"nvidia.com/gpu": 1}}}}, "nvidia.com/gpu is set by accelerator.count"),
+    (LLM, {"adapters.aliases": [{"name": "a", "canary": {}}]}, "canary has a meaning with promotion Canary only"),
+    (LLM, {"adapters.aliases": [{"name": "a", "promotion": "Manual", "canary": {"steps": [5]}}]}, "set promotion to Canary, or remove canary"),
+    # --- canaries
+    (LLM, {"adapters.aliases": [{"name": "a", "promotion": "Never"}]}, "supported values"),
+    (LLM, {"adapters.aliases": [canary(steps=[50, 10])]}, "canary.steps are percentages in strictly ascending order, such as [10, 50]"),
+    (LLM, {"adapters.aliases": [canary(steps=[10, 10])]}, "canary.steps are percentages in strictly ascending order"),
+    (LLM, {"adapters.aliases": [canary(steps=[10, 100])]}, "should be less than or equal to 99"),
+    (LLM, {"adapters.aliases": [canary(steps=[0])]}, "should be greater than or equal to 1"),
+    (LLM, {"adapters.aliases": [canary(steps=[])]}, "should have at least 1 items"),
+    (LLM, {"adapters.aliases": [canary(stepDuration="9s")]}, "canary.stepDuration is a duration of at least 10s, such as 90s or 5m"),
+    (LLM, {"adapters.aliases": [canary(stepDuration="5 minutes")]}, "canary.stepDuration"),
+    (LLM, {"adapters.aliases": [canary(analysis={"maxErrorRate": 1.5})]}, "should be less than or equal to 1"),
+    (LLM, {"adapters.aliases": [canary(analysis={"minRequests": 0})]}, "should be greater than or equal to 1"),
     # --- names and keys
     (LLM, {"adapters.aliases": [{"name": "a--b"}]}, '"a--b" is refused: an alias never contains --'),
     (LLM, {"adapters.aliases": [{"name": "Medical"}]}, "spec.adapters.aliases[0].name"),
@@ -196,6 +217,22 @@ def test_what_a_running_job_may_change_can_be_changed(objects: Objects, change: 
     objects.made(FTJ)
     answer = objects.patch(FTJ, {"spec": change})
     assert answer.status_code == 200, answer.text
+
+
+def test_an_alias_gets_a_canary_only_if_it_asks_for_one(objects: Objects) -> None:
+    """A default of `canary` would break the rule that only promotion Canary has one."""
+    aliases = [{"name": "a"}, {**canary(), "name": "b"}, {"name": "c", "promotion": "Canary"}]
+    stored = objects.made(LLM, {"adapters.aliases": aliases})["spec"]["adapters"]["aliases"]
+    assert [sorted(alias) for alias in stored] == [
+        ["keep", "name", "promotion"],
+        ["canary", "keep", "name", "promotion"],
+        ["keep", "name", "promotion"],
+    ]
+    assert stored[1]["canary"] == {
+        "steps": [10, 50],
+        "stepDuration": "5m",
+        "analysis": {"maxErrorRate": 0.01, "maxTTFTRatio": 1.2, "minRequests": 50},
+    }
 
 
 def test_served_deployment_can_be_changed(objects: Objects) -> None:

@@ -38,6 +38,12 @@ s3://graftwork/store
 {{- end -}}
 {{- end -}}
 
+{{- /* The port of a URL. Argument: the URL. */ -}}
+{{- define "graftwork.urlPort" -}}
+{{- $url := urlParse . -}}
+{{- regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (ternary "443" "80" (eq $url.scheme "https")) -}}
+{{- end -}}
+
 {{- /* Security settings of a pod and of a container that satisfy the restricted Pod Security Standard. */ -}}
 {{- define "graftwork.podSecurity" -}}
 runAsNonRoot: true

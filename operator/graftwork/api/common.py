@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema
@@ -15,11 +16,19 @@ INT_OR_STRING: dict[str, Any] = {"anyOf": [{"type": "integer"}, {"type": "string
 NAME = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"
 """A name of a Kubernetes object, or nothing."""
 
+DURATION_BOUNDS: dict[str, Any] = {"max_length": 16, "pattern": r"^([0-9]{1,6}[hms])+$"}
+_SECONDS = {"h": 3600, "m": 60, "s": 1}
+
 ALIAS_BOUNDS: dict[str, Any] = {"min_length": 1, "max_length": ALIAS_MAX_LENGTH, "pattern": ALIAS_PATTERN, "rules": (cel.ALIAS,)}
 
 Label = Annotated[str, Field(max_length=63)]
 AnnotationText = Annotated[str, Field(max_length=4096)]
 Quantity = Annotated[int | str, WithJsonSchema({**INT_OR_STRING, "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$", "maxLength": 32})]
+
+
+def duration_seconds(text: str) -> int:
+    """Return the seconds of a duration such as 90m or 1h30m."""
+    return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"([0-9]+)([hms])", text))
 
 
 class Accelerator(Model):

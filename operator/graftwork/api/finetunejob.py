@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema
 
 from graftwork.api import cel
 from graftwork.api.base import Model, Resource, field
-from graftwork.api.common import ALIAS_BOUNDS, INT_OR_STRING, NAME, Accelerator, Label, PodSettings
+from graftwork.api.common import ALIAS_BOUNDS, DURATION_BOUNDS, INT_OR_STRING, NAME, Accelerator, Label, PodSettings, duration_seconds
 
 BatchSize = Annotated[Annotated[int, Field(ge=1, le=4096)] | Literal["auto"], WithJsonSchema(INT_OR_STRING)]
 ModuleName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.-]+$")]
 
 MUTABLE = ("suspend", "retry", "timeLimit")
-_SECONDS = {"h": 3600, "m": 60, "s": 1}
 
 
 class BaseModelSource(Model):
@@ -166,15 +164,14 @@ class FineTuneJobSpec(Model):
     time_limit: str = field(
         "24h",
         doc="Longest time of the run, all attempts together, since it was started or resumed, such as 90m or 1h30m; after it: Failed with TimeLimit.",
-        max_length=16,
-        pattern=r"^([0-9]{1,6}[hms])+$",
+        **DURATION_BOUNDS,
     )
     pod: PodSettings = field(default_factory=PodSettings, doc="What the training pod gets beside what Graftwork decides.")
 
     @property
     def time_limit_seconds(self) -> int:
         """The time limit in seconds."""
-        return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"([0-9]+)([hms])", self.time_limit))
+        return duration_seconds(self.time_limit)
 
 
 class FineTuneJob(Resource):

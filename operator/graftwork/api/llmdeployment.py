@@ -8,7 +8,7 @@ from pydantic import Field, WithJsonSchema, field_validator
 
 from graftwork.api import cel
 from graftwork.api.base import Model, Resource, field
-from graftwork.api.common import ALIAS_BOUNDS, INT_OR_STRING, NAME, Accelerator, EnvVar, Label, PodSettings
+from graftwork.api.common import ALIAS_BOUNDS, DURATION_BOUNDS, INT_OR_STRING, NAME, Accelerator, EnvVar, Label, PodSettings, duration_seconds
 
 MaxModelLen = Annotated[Annotated[int, Field(ge=1, le=10_000_000)] | Literal["auto"], WithJsonSchema(INT_OR_STRING)]
 MaxNumSeqs = Annotated[Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"], WithJsonSchema(INT_OR_STRING)]
@@ -104,17 +104,87 @@ class AdapterSelector(Model):
     )
 
 
+class CanaryAnalysis(Model):
+    """What Prometheus must say of the candidate, counted since the step began; without enough data the step goes on."""
+
+    max_error_rate: float = field(
+        0.01,
+        doc="Largest share of the candidate's requests that may fail: errors of the engine (5xx, or inside a stream), not of clients (4xx).",
+        restarts=False,
+        ge=0,
+        le=1,
+    )
+    max_ttft_ratio: float = field(
+        1.2,
+        alias="maxTTFTRatio",
+        doc="Largest mean time to first token of the candidate, divided by the stable version's. Only streams have one; 0: not compared.",
+        restarts=False,
+        ge=0,
+        le=1000,
+    )
+    min_requests: int = field(50, doc="Requests to the candidate before a step is judged.", unit="requests", restarts=False, ge=1, le=1_000_000)
+
+
+class CanarySettings(Model):
+    """How a new version of the alias is tried on a share of its requests."""
+
+    RULES = (
+        cel.Rule(
+            "!has(self.stepDuration) || duration(self.stepDuration) >= duration('10s')",
+            "canary.stepDuration is a duration of at least 10s, such as 90s or 5m: Prometheus needs time to see a step",
+        ),
+    )
+
+    steps: tuple[Annotated[int, Field(ge=1, le=99)], ...] = field(
+        (10, 50),
+        doc="Percent of the requests (or sessions) that go to the candidate, step by step; after the last one it becomes the stable version.",
+        unit="percent",
+        restarts=False,
+        min_length=1,
+        max_length=20,
+        rules=(
+            cel.Rule(
+                "self.isSorted() && self.all(a, self.exists_one(b, a == b))",
+                "canary.steps are percentages in strictly ascending order, such as [10, 50]",
+            ),
+        ),
+    )
+    step_duration: str = field(
+        "5m", doc="Shortest time of a step, such as 90s, 5m or 1h30m; a step without enough data lasts longer.", restarts=False, **DURATION_BOUNDS
+    )
+    analysis: CanaryAnalysis = field(default_factory=CanaryAnalysis, doc="What Prometheus must say of the candidate.", restarts=False)
+
+    @property
+    def step_seconds(self) -> int:
+        """The shortest time of a step in seconds."""
+        return duration_seconds(self.step_duration)
+
+
 class AliasSettings(Model):
     """How one alias is served."""
 
+    RULES = (
+        cel.Rule(
+            "!has(self.canary) || (has(self.promotion) && self.promotion == 'Canary')",
+            "adapters.aliases[].canary has a meaning with promotion Canary only: set promotion to Canary, or remove canary",
+        ),
+    )
+
     name: str = field(doc="The alias, what clients send as `model`.", restarts=False, **ALIAS_BOUNDS)
+    promotion: Literal["Auto", "Manual", "Canary"] = field(
+        "Auto",
+        doc="How a newer version takes over. `Auto`: as soon as it is loaded. `Manual`: it is loaded and waits until `adapter` names it. "
+        "`Canary`: it gets a growing share of the requests while Prometheus finds it as good as the stable version.",
+        restarts=False,
+    )
     adapter: str = field(
         "",
-        doc="Name of the LoRAAdapter to pin the alias to (also the way back). Empty: the newest version.",
+        doc="Name of the LoRAAdapter to pin the alias to (also the way back); it wins at once over `promotion`. Empty: as `promotion` says.",
         restarts=False,
         max_length=253,
         pattern=NAME,
     )
+    canary: CanarySettings | None = field(None, doc="Steps and analysis; only with promotion Canary, where it may be left out.", restarts=False)
     keep: int = field(1, doc="Previous versions that stay loaded beside the served one.", unit="versions", restarts=False, ge=0, le=8)
 
 

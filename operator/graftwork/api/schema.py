@@ -54,6 +54,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _convert(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
+    optional = {"type": "null"} in node.get("anyOf", [])
     node = _resolve(node, defs)
     out: dict[str, Any] = {}
     for key, value in node.items():
@@ -72,7 +73,7 @@ def _convert(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
             out[key] = value
     if isinstance(node.get("additionalProperties"), dict):
         out["additionalProperties"] = _convert(node["additionalProperties"], defs)
-    if _has_defaults(out):
+    if _has_defaults(out) and not optional:  # "X or null" stays absent: that it is absent says something
         out["default"] = {}
     return out
 

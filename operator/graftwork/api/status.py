@@ -48,10 +48,17 @@ class ServedAlias(StatusModel):
 
     alias: str = field(doc="What clients send as `model`.")
     stable: str | None = field(None, doc="LoRAAdapter that is served under it.")
+    candidate: str | None = field(None, doc="Newer LoRAAdapter that is loaded beside it and may follow it (promotion Manual or Canary).")
+    candidate_weight: int | None = field(None, doc="Share of the requests that the candidate gets.", unit="percent")
+    step: int | None = field(None, doc="Step of the canary, from 1; 0: not begun.")
+    steps: int | None = field(None, doc="Steps of the canary in all.")
+    step_started_at: str | None = field(None, doc="When the step began.")
+    failed: str | None = field(None, doc="LoRAAdapter whose canary failed; it is not tried again.")
+    failure: str | None = field(None, doc="Why it failed, with the numbers.")
     engine_name: str | None = field(None, doc="Its name in the engine.")
     loaded: int = field(0, doc="Pods whose engine lists it now.", unit="pods")
     of: int = field(0, doc="Pods that should.", unit="pods")
-    reason: str | None = field(None, doc="Why it is not loaded everywhere.")
+    reason: str | None = field(None, doc="Why it is not loaded everywhere, or how the canary stands.")
     message: str | None = field(None, doc="The same for people.")
 
 

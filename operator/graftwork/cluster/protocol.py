@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from graftwork.cluster.kinds import Key
+from graftwork.facts.canary import Observation, Question
 
 Object = dict[str, Any]
 Objects = list[Object]  # a name of its own, because the protocols below have methods called `list`
@@ -109,6 +110,18 @@ class PeerWatcherApi(Protocol):
 
     def get(self, pod_uid: str) -> PeerView:
         """Return what is known of the pod; an unwatched pod is unreachable with no status."""
+        ...
+
+
+class PrometheusApi(Protocol):
+    """Asks Prometheus in the background, so that no pass ever waits for it, and wakes the resource when an answer has come."""
+
+    def ask(self, key: Key, question: Question, pause_seconds: float) -> Observation | None:
+        """Return the newest answer to this very question (None: none yet), and ask again unless that was less than the pause ago."""
+        ...
+
+    def forget(self, key: Key, but: Sequence[str] = ()) -> None:
+        """Drop the resource's questions, but those of these aliases."""
         ...
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from graftwork import names
 from graftwork.api import LoRAAdapter
+from graftwork.facts.canary import Outcome
 from graftwork.reasons import Reason
 
 
@@ -68,6 +69,9 @@ class AliasPlan:
 
     alias: str
     prefer: tuple[Adapter, ...]
+    candidate: Adapter | None = None
+    """A newer one that gets `weight` percent of the requests, and is in none of `prefer`."""
+    weight: int = 0
 
     @property
     def wanted(self) -> Adapter:
@@ -83,11 +87,13 @@ class Selection:
     aliases: tuple[AliasPlan, ...]
     notes: Mapping[str, str] = field(default_factory=dict)
     """By alias: what is odd about its settings, such as a pin to nothing."""
+    canaries: Mapping[str, Outcome] = field(default_factory=dict)
+    """By alias: what the pass of the deployment decided of its candidate."""
 
     @property
     def offered(self) -> tuple[Adapter, ...]:
         """Return every adapter that agents are to load, once."""
-        return tuple(adapter for alias in self.aliases for adapter in alias.prefer)
+        return tuple(adapter for alias in self.aliases for adapter in (*alias.prefer, *([alias.candidate] if alias.candidate else [])))
 
 
 NOTHING = Selection({}, ())

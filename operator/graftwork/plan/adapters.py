@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from graftwork.api.llmdeployment import MaxRank
 from graftwork.facts.adapters import Adapter, AliasPlan, Decision, Selection
+from graftwork.facts.canary import Standing
+from graftwork.facts.routes import Route
+from graftwork.plan.canary import weight
+from graftwork.plan.promotion import CANARY, Choice, Past, Promotion, choose
 from graftwork.reasons import Reason
 
 RANKS: tuple[int, ...] = get_args(MaxRank)
@@ -27,10 +31,15 @@ class Rules:
     pins: Mapping[str, str] = field(default_factory=dict)
     keeps: Mapping[str, int] = field(default_factory=dict)
     default_keep: int = 1
+    promotions: Mapping[str, Promotion] = field(default_factory=dict)
 
     def keep(self, alias: str) -> int:
         """Return how many previous versions of the alias stay loaded."""
         return self.keeps.get(alias, self.default_keep)
+
+    def promotion(self, alias: str) -> Promotion:
+        """Return how newer versions of the alias take over."""
+        return self.promotions.get(alias, Promotion())
 
 
 @dataclass(frozen=True)
@@ -45,15 +54,20 @@ class Seen:
     """Engine names that every ready pod's engine lists."""
     served: Mapping[str, str] = field(default_factory=dict)
     """By alias: the LoRAAdapter that was served last."""
+    routes: Mapping[str, Route] = field(default_factory=dict)
+    """By alias: what the ConfigMap prefers, and its candidate."""
+    standings: Mapping[str, Standing] = field(default_factory=dict)
+    """By alias: where its canary stands."""
 
 
 @dataclass
 class _Line:
-    """One alias whose adapters may be served, newest first."""
+    """One alias whose adapters may be served, newest first; `chosen` has the stable one, the candidate if there is one, the previous ones."""
 
     alias: str
     acceptable: list[Adapter]
     chosen: list[Adapter]
+    candidate: Adapter | None = None
     admitted: int = 0
 
 
@@ -78,8 +92,12 @@ def select(adapters: Iterable[Adapter], rules: Rules, seen: Seen) -> Selection:
     lines = []
     for alias in sorted(groups, key=lambda name: (not _is_listed(groups[name], seen), _age(groups[name][0]))):
         acceptable = _acceptable(groups[alias], rules, seen, decisions)
-        if acceptable:
-            lines.append(_line(alias, acceptable, rules, seen, notes))
+        choice = choose(acceptable, rules.promotion(alias), rules.pins.get(alias, ""), _past(alias, seen)) if acceptable else None
+        if choice:
+            lines.append(_line(alias, acceptable, choice, rules))
+            notes.update({alias: choice.note} if choice.note else {})
+        else:
+            decisions.update({adapter.name: _failed(adapter, seen, rules) for adapter in acceptable})
     _admit(lines, rules.max_loaded)
     plans = [_finish(line, rules, seen, decisions) for line in lines]
     return Selection(decisions, tuple(sorted((plan for plan in plans if plan), key=lambda plan: plan.alias)), notes)
@@ -176,20 +194,15 @@ def _without_twins(newest_first: list[Adapter], rules: Rules, decisions: dict[st
     return kept
 
 
-def _line(alias: str, acceptable: list[Adapter], rules: Rules, seen: Seen, notes: dict[str, str]) -> _Line:
-    """Return the alias with its wanted version first and the versions before it that are to be kept."""
-    wanted = acceptable[0]
-    pin = rules.pins.get(alias, "")
-    if pin:
-        by_name = {adapter.name: adapter for adapter in acceptable}
-        wanted = by_name.get(pin) or by_name.get(seen.served.get(alias, "")) or wanted
-        if wanted.name != pin:
-            notes[alias] = (
-                f"adapters.aliases pins {alias!r} to LoRAAdapter {pin!r}, which is not there or cannot be served; "
-                f"{wanted.name} is served instead: correct the pin, or remove it"
-            )
-    previous = [adapter for adapter in acceptable if adapter.version < wanted.version]
-    return _Line(alias, acceptable, [wanted, *previous[: rules.keep(alias)]])
+def _past(alias: str, seen: Seen) -> Past:
+    route = seen.routes.get(alias)
+    return Past(seen.served.get(alias, ""), route.prefer if route else (), seen.standings.get(alias, Standing()))
+
+
+def _line(alias: str, acceptable: list[Adapter], choice: Choice, rules: Rules) -> _Line:
+    """Return the alias with its wanted version first, then its candidate, then the versions that are to be kept."""
+    beside = [choice.candidate] if choice.candidate else []
+    return _Line(alias, acceptable, [choice.wanted, *beside, *choice.previous[: rules.keep(alias)]], choice.candidate)
 
 
 def _admit(lines: Sequence[_Line], max_loaded: int) -> None:
@@ -204,23 +217,36 @@ def _admit(lines: Sequence[_Line], max_loaded: int) -> None:
 
 def _finish(line: _Line, rules: Rules, seen: Seen, decisions: dict[str, Decision]) -> AliasPlan | None:
     """Write down what is offered of one alias and what is not, and return its plan (None if it got no place)."""
-    chosen = line.chosen[: line.admitted]
-    if not chosen:
-        wanted = line.chosen[0]
-        decisions[wanted.name] = Decision(
-            wanted,
+    admitted = line.chosen[: line.admitted]
+    chosen = [adapter for adapter in admitted if adapter is not line.candidate]
+    candidate = line.candidate if line.candidate in admitted else None
+    for left_out in [*([] if chosen else line.chosen[:1]), *([line.candidate] if line.candidate and not candidate else [])]:
+        decisions[left_out.name] = Decision(
+            left_out,
             False,
             Reason.CAPACITY_EXCEEDED,
-            f"adapters.maxLoaded of LLMDeployment {rules.namespace}/{rules.deployment} is {rules.max_loaded}, and so many other aliases are served "
+            f"adapters.maxLoaded of LLMDeployment {rules.namespace}/{rules.deployment} is {rules.max_loaded}, and so many other adapters are served "
             f"already; raise adapters.maxLoaded (restarts the pods), or delete the LoRAAdapters of an alias that nobody needs",
         )
     prefer = [*chosen, *_staying(line, chosen, seen)] if chosen else []
+    standing = seen.standings.get(line.alias, Standing())
     for adapter in line.acceptable:
-        if adapter in prefer:
+        if line.candidate and adapter.name == standing.failed and rules.promotion(line.alias).mode == CANARY:
+            decisions[adapter.name] = replace(_failed(adapter, seen, rules), offered=adapter is candidate)
+        elif adapter in prefer or adapter is candidate:
             decisions[adapter.name] = Decision(adapter, True)
         elif adapter.name not in decisions:
-            decisions[adapter.name] = Decision(adapter, False, Reason.SUPERSEDED, _superseded(adapter, line.chosen[0], rules))
-    return AliasPlan(line.alias, tuple(prefer)) if prefer else None
+            decisions[adapter.name] = Decision(adapter, False, Reason.SUPERSEDED, _superseded(adapter, line, rules))
+    if not prefer:
+        return None
+    share = weight(rules.promotion(line.alias).canary, standing, candidate.name) if candidate else 0
+    return AliasPlan(line.alias, tuple(prefer), candidate, share)
+
+
+def _failed(adapter: Adapter, seen: Seen, rules: Rules) -> Decision:
+    """Return the decision of an adapter whose canary failed."""
+    text = seen.standings.get(adapter.alias, Standing()).failure or f"its canary in LLMDeployment {rules.namespace}/{rules.deployment} failed"
+    return Decision(adapter, False, Reason.CANARY_FAILED, text)
 
 
 def _staying(line: _Line, chosen: list[Adapter], seen: Seen) -> list[Adapter]:
@@ -228,9 +254,12 @@ def _staying(line: _Line, chosen: list[Adapter], seen: Seen) -> list[Adapter]:
     wanted = chosen[0]
     older: list[Adapter] = []
     newer: list[Adapter] = []
+    route = seen.routes.get(line.alias)
     for adapter in line.acceptable:
-        if adapter in chosen or adapter.engine_name not in seen.listed:
+        if adapter in chosen or adapter is line.candidate or adapter.engine_name not in seen.listed:
             continue
+        if route and adapter.engine_name == route.candidate:
+            continue  # a candidate is not what serves: it goes as soon as it is none any more
         if adapter.version > wanted.version:  # the alias was pinned to an older version
             if wanted.engine_name not in seen.loaded:
                 newer.append(adapter)
@@ -241,7 +270,10 @@ def _staying(line: _Line, chosen: list[Adapter], seen: Seen) -> list[Adapter]:
     return older + newer
 
 
-def _superseded(adapter: Adapter, wanted: Adapter, rules: Rules) -> str:
+def _superseded(adapter: Adapter, line: _Line, rules: Rules) -> str:
+    wanted = line.chosen[0]
+    if adapter.version > wanted.version and line.candidate:
+        return f"{line.candidate.name} is newer and is the candidate of alias {adapter.alias!r}"
     if adapter.version > wanted.version:
         return f"alias {adapter.alias!r} is pinned to {wanted.name} by adapters.aliases of LLMDeployment {rules.namespace}/{rules.deployment}"
     return f"{wanted.name} is served under alias {adapter.alias!r}, and adapters.aliases[].keep is {rules.keep(adapter.alias)}"

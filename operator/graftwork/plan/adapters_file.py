@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 from graftwork import names
-from graftwork.facts.adapters import Selection
+from graftwork.facts.adapters import Adapter, AliasPlan, Selection
+from graftwork.facts.routes import Route
 from graftwork.plan.adapters import Rules
 
 API_VERSION = "graftwork.dev/adapters/v1"
@@ -22,17 +23,24 @@ def content(selection: Selection, rules: Rules) -> str:
         "servedName": rules.served_name,
         "maxRank": rules.max_rank,
         "requiredDeadlineSeconds": REQUIRED_DEADLINE_SECONDS,
-        "adapters": sorted((_entry(alias.prefer, index) for alias in selection.aliases for index in range(len(alias.prefer))), key=_engine_name),
-        "aliases": [
-            {"alias": alias.alias, "prefer": [adapter.engine_name for adapter in alias.prefer]}
-            for alias in sorted(selection.aliases, key=lambda item: item.alias)
-        ],
+        "adapters": sorted((entry for alias in selection.aliases for entry in _entries(alias)), key=_engine_name),
+        "aliases": [_alias(alias) for alias in sorted(selection.aliases, key=lambda item: item.alias)],
     }
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def _entry(prefer: Any, index: int) -> dict[str, Any]:
-    adapter = prefer[index]
+def _entries(alias: AliasPlan) -> list[dict[str, Any]]:
+    """Return what is to be loaded for one alias; only the wanted version may hold a pod's readiness, a candidate never does."""
+    entries = [_entry(adapter, required=index == 0) for index, adapter in enumerate(alias.prefer)]
+    return [*entries, _entry(alias.candidate, required=False)] if alias.candidate else entries
+
+
+def _alias(alias: AliasPlan) -> dict[str, Any]:
+    row: dict[str, Any] = {"alias": alias.alias, "prefer": [adapter.engine_name for adapter in alias.prefer]}
+    return {**row, "candidate": alias.candidate.engine_name, "weight": alias.weight} if alias.candidate else row
+
+
+def _entry(adapter: Adapter, *, required: bool) -> dict[str, Any]:
     return {
         "name": adapter.name,
         "alias": adapter.alias,
@@ -42,7 +50,7 @@ def _entry(prefer: Any, index: int) -> dict[str, Any]:
         "source": adapter.source,
         "rank": adapter.rank,
         "baseFingerprint": adapter.fingerprint,
-        "required": index == 0,
+        "required": required,
     }
 
 
@@ -62,3 +70,15 @@ def listed(config_map: dict[str, Any] | None) -> frozenset[str]:
         return frozenset(str(item["engineName"]) for item in data.get("adapters", []))
     except (ValueError, KeyError, TypeError, AttributeError):
         return frozenset()
+
+
+def routes(config_map: dict[str, Any] | None) -> dict[str, Route]:
+    """Return the route of each alias in a ConfigMap that was written before; nothing if there is none or somebody spoiled it."""
+    try:
+        data = json.loads(((config_map or {}).get("data") or {}).get(names.ADAPTERS_KEY) or "{}")
+        return {
+            str(item["alias"]): Route(tuple(str(name) for name in item["prefer"]), str(item.get("candidate") or ""), int(item.get("weight") or 0))
+            for item in data.get("aliases", [])
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}

@@ -40,7 +40,18 @@ from typing import Protocol
 
 from graftwork.clock import Clock
 from graftwork.cluster.kinds import Key
-from graftwork.cluster.protocol import AgentView, ClusterApi, EventRecorderApi, MirrorApi, Object, PeerWatcherApi, PodRef, TrainerView, WakeApi
+from graftwork.cluster.protocol import (
+    AgentView,
+    ClusterApi,
+    EventRecorderApi,
+    MirrorApi,
+    Object,
+    PeerWatcherApi,
+    PodRef,
+    PrometheusApi,
+    TrainerView,
+    WakeApi,
+)
 from graftwork.config import Config
 
 __all__ = ["AgentView", "Context", "Key", "Object", "PodRef", "Reconciler", "Result", "TrainerView", "WakeApi"]
@@ -66,6 +77,8 @@ class Context:
     agents: PeerWatcherApi
     trainers: PeerWatcherApi
     wake: WakeApi
+    prometheus: PrometheusApi | None = None
+    """None: the configuration names none."""
 
 
 class Reconciler(Protocol):

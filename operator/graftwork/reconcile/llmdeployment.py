@@ -16,7 +16,7 @@ from graftwork.plan import adapters_file, children, engine, revisions, serving, 
 from graftwork.plan.revisions import Revision
 from graftwork.plan.sources import Source
 from graftwork.reasons import Reason
-from graftwork.reconcile import observe
+from graftwork.reconcile import canaries, observe
 from graftwork.reconcile.announce import announce
 from graftwork.reconcile.children import apply_children
 from graftwork.reconcile.context import Context, Key, Object, Result
@@ -53,6 +53,8 @@ class LLMDeploymentReconciler:
         obj = ctx.mirror.get(key.kind, key.namespace, key.name)
         if obj is None or is_deleting(obj):  # the children go by their owner references
             ctx.agents.watch(key, [])
+            if ctx.prometheus:
+                ctx.prometheus.forget(key)
             self._tellers.pop(key, None)
             self._told.pop(key, None)
             return Result(gone=obj is None)
@@ -75,8 +77,9 @@ class LLMDeploymentReconciler:
         status = _status(key, ctx, view, problem, revision)
         await write_status(ctx, obj, status)
         announce(ctx, obj, status)
+        canaries.tell(ctx, obj, view.selection)
         self._wake_adapters(key, ctx, view)
-        waits = [again, observe.settling(view.pods, view.agents), _retry(problem)]
+        waits = [again, observe.settling(view.pods, view.agents), _retry(problem), canaries.look_again(view.selection)]
         return Result(requeue_after_seconds=min((wait for wait in waits if wait is not None), default=None))
 
     async def _tell(self, key: Key, ctx: Context, view: _View) -> float | None:
@@ -118,7 +121,8 @@ async def _gather(key: Key, ctx: Context, obj: Object) -> _View:
     problems = _problems(resource, source)
     if store and store.reason is Reason.STORE_NOT_SHARED:
         problems.append(store)
-    selection = observe.selection(ctx, resource, pods, agents, nothing_new=store is not None)
+    served = observe.inputs(ctx, resource, pods, agents, nothing_new=store is not None)
+    selection = canaries.decide(key, ctx, *served, advance=not problems)
     unserved = store if store and observe.adapters(ctx, key.namespace) else None
     parsed = source if isinstance(source, Source) else None
     return _View(obj, resource, parsed, pods, agents, selection, problems[0] if problems else None, unserved)
@@ -179,7 +183,7 @@ def _status(key: Key, ctx: Context, view: _View, problem: Problem | None, revisi
             problem=problem,
             adapters_problem=view.adapters_problem,
             refused_pods=next((item.get("message") or "" for item in failures if item.get("status") == "True"), ""),
-            settling=observe.settling(view.pods, view.agents) is not None,
+            settling=view.resource is None or observe.settling(view.pods, view.agents) is not None,
             before=before,
             now=observe.now(ctx),
         )

@@ -6,17 +6,21 @@ from collections.abc import Mapping, Sequence
 
 from graftwork import names
 from graftwork.api import InvalidObjectError, LLMDeployment, LoRAAdapter
+from graftwork.api.llmdeployment import AliasSettings, CanarySettings
 from graftwork.clock import rfc3339
 from graftwork.errors import Forbidden, Invalid, NameTaken
 from graftwork.facts import adapters as adapter_facts
 from graftwork.facts import agents as agent_facts
+from graftwork.facts import canary as canary_facts
 from graftwork.facts import pods as pod_facts
 from graftwork.facts.adapters import Adapter, Selection
 from graftwork.facts.agents import Agent
+from graftwork.facts.canary import Settings
 from graftwork.facts.pods import Pod
 from graftwork.facts.problem import Problem
 from graftwork.plan import adapters_file
 from graftwork.plan.adapters import Rules, Seen, select
+from graftwork.plan.promotion import Promotion
 from graftwork.reasons import Reason
 from graftwork.reconcile.context import Context, Key, PodRef
 
@@ -103,11 +107,28 @@ def rules(deployment: LLMDeployment) -> Rules:
         match_labels=settings.selector.match_labels,
         pins={alias.name: alias.adapter for alias in settings.aliases if alias.adapter},
         keeps={alias.name: alias.keep for alias in settings.aliases},
+        promotions={alias.name: _promotion(alias) for alias in settings.aliases},
     )
 
 
-def selection(ctx: Context, deployment: LLMDeployment, found: Sequence[Pod], known: Mapping[str, Agent], *, nothing_new: bool = False) -> Selection:
-    """Return which LoRAAdapters the deployment serves; the same for whoever asks in the same moment.
+def _promotion(alias: AliasSettings) -> Promotion:
+    canary = alias.canary or CanarySettings()
+    analysis = canary.analysis
+    return Promotion(
+        alias.promotion,
+        Settings(canary.steps, float(canary.step_seconds), analysis.max_error_rate, analysis.max_ttft_ratio, analysis.min_requests),
+    )
+
+
+def selection(ctx: Context, deployment: LLMDeployment, found: Sequence[Pod], known: Mapping[str, Agent]) -> Selection:
+    """Return which LoRAAdapters the deployment serves, by what its status says of canaries."""
+    return select(*inputs(ctx, deployment, found, known))
+
+
+def inputs(
+    ctx: Context, deployment: LLMDeployment, found: Sequence[Pod], known: Mapping[str, Agent], *, nothing_new: bool = False
+) -> tuple[list[Adapter], Rules, Seen]:
+    """Return what the selection is made from; the same for whoever asks in the same moment.
 
     `nothing_new` leaves it at those that pods were told of before, as when there is no store any more to get others from.
     """
@@ -116,13 +137,16 @@ def selection(ctx: Context, deployment: LLMDeployment, found: Sequence[Pod], kno
     remembered = str((deployment.status.get("model") or {}).get("fingerprint") or "")
     listed = adapters_file.listed(config_map)
     candidates = [adapter for adapter in adapters(ctx, namespace) if not nothing_new or adapter.engine_name in listed]
+    rows = deployment.status.get("adapters") or []
     seen = Seen(
         fingerprints=_fingerprints(found, known, remembered),
         listed=listed,
         loaded=_loaded_everywhere(found, known),
-        served={row["alias"]: row["stable"] for row in deployment.status.get("adapters") or [] if row.get("stable")},
+        served={row["alias"]: row["stable"] for row in rows if row.get("stable")},
+        routes=adapters_file.routes(config_map),
+        standings={row["alias"]: canary_facts.from_row(row) for row in rows},
     )
-    return select(candidates, rules(deployment), seen)
+    return candidates, rules(deployment), seen
 
 
 def _fingerprints(found: Sequence[Pod], known: Mapping[str, Agent], remembered: str) -> frozenset[str]:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from graftwork.api.status import ServedAlias
 from graftwork.facts.adapters import Adapter, AliasPlan, Decision, Selection
 from graftwork.facts.agents import FAILED, LOADED, REFUSED, Agent
+from graftwork.facts.canary import Outcome
 from graftwork.facts.pods import Pod
 from graftwork.facts.problem import Problem
 from graftwork.facts.text import clip
 from graftwork.reasons import Reason
 from graftwork.status.conditions import ADAPTERS_LOADED, FALSE, TRUE, UNKNOWN, Condition
 
-_NOT_OURS = (Reason.BASE_MISMATCH, Reason.ALIAS_TAKEN, Reason.VERSION_TAKEN, Reason.SUPERSEDED)
+_NOT_OURS = (Reason.BASE_MISMATCH, Reason.ALIAS_TAKEN, Reason.VERSION_TAKEN, Reason.SUPERSEDED, Reason.CANARY_FAILED)
 """Refusals that are the adapter's own affair: they leave nothing unserved that the deployment should serve."""
+_CANARY = (
+    Reason.CANARY_RUNNING,
+    Reason.CANARY_WAITING,
+    Reason.CANARY_FAILED,
+    Reason.AWAITING_PROMOTION,
+    Reason.PROMETHEUS_NOT_CONFIGURED,
+    Reason.PROMETHEUS_UNREACHABLE,
+)
+"""How a candidate stands: the stable version is served all the same, so nothing that should be loaded is missing."""
+_DECIDED = ("stable", "engineName", "candidate", "candidateWeight", "step", "steps", "stepStartedAt", "failed", "failure")
 _UNHEARD = Agent(reachable=False)
 
 
@@ -50,11 +62,12 @@ def rows_and_condition(
     selection: Selection, ready: Sequence[Pod], agents: Mapping[str, Agent], wanted_pods: int, problem: Problem | None
 ) -> tuple[list[ServedAlias], Condition]:
     """Return a row per alias, and AdaptersLoaded."""
-    rows = [_row(plan, selection.notes.get(plan.alias, ""), ready, agents) for plan in selection.aliases]
+    rows = [_row(plan, selection, ready, agents) for plan in selection.aliases]
     served = {plan.alias for plan in selection.aliases}
     refused = [item for item in selection.decisions.values() if item.reason and not item.offered and item.reason not in (*_NOT_OURS, Reason.LOADING)]
     waiting = [item for item in selection.decisions.values() if item.reason is Reason.LOADING]
     rows += [_refused_row(item, len(ready)) for item in _newest(refused + waiting) if item.adapter.alias not in served]
+    rows += [_failed_row(alias, outcome, len(ready)) for alias, outcome in selection.canaries.items() if alias not in served]
     rows.sort(key=lambda row: row.alias)
     if problem:
         return rows, Condition(ADAPTERS_LOADED, FALSE, problem.reason, problem.message)
@@ -70,10 +83,11 @@ def _newest(decisions: Sequence[Decision]) -> list[Decision]:
     return list(best.values())
 
 
-def _row(plan: AliasPlan, note: str, ready: Sequence[Pod], agents: Mapping[str, Agent]) -> ServedAlias:
+def _row(plan: AliasPlan, selection: Selection, ready: Sequence[Pod], agents: Mapping[str, Agent]) -> ServedAlias:
     wanted = plan.wanted
     loaded = loaded_pods(wanted, ready, agents)
-    problem = trouble(wanted, ready, agents)
+    note, canary = selection.notes.get(plan.alias, ""), selection.canaries.get(plan.alias)
+    problem = trouble(wanted, ready, agents) or (trouble(plan.candidate, ready, agents) if plan.candidate else None)
     silent = unreachable(ready, agents)
     reason: Reason | None = None
     message = note
@@ -83,9 +97,17 @@ def _row(plan: AliasPlan, note: str, ready: Sequence[Pod], agents: Mapping[str, 
         reason = Reason.AGENT_UNREACHABLE if silent and loaded + len(silent) >= len(ready) else Reason.LOADING
     elif note:
         reason = Reason.INVALID_SPEC
+    elif canary and not canary.promoted:
+        reason = canary.reason
+    if canary and not canary.promoted:
+        message = "; ".join(part for part in (message, canary.message) if part)
     return ServedAlias(
         alias=plan.alias,
         stable=wanted.name,
+        candidate=plan.candidate.name if plan.candidate else None,
+        candidate_weight=plan.weight if plan.candidate else None,
+        steps=(canary.steps or None) if canary and plan.candidate else None,
+        **(canary.standing.to_row() if canary else {}),
         engine_name=wanted.engine_name,
         loaded=loaded,
         of=len(ready),
@@ -104,8 +126,14 @@ def _refused_row(decision: Decision, of: int) -> ServedAlias:
     return ServedAlias(alias=decision.adapter.alias, loaded=0, of=of, reason=str(decision.reason), message=text)
 
 
+def _failed_row(alias: str, canary: Outcome, of: int) -> ServedAlias:
+    """Return the row of an alias of which only a version is left whose canary failed."""
+    fields = canary.standing.to_row()
+    return ServedAlias(alias=alias, loaded=0, of=of, reason=str(Reason.CANARY_FAILED), message=canary.standing.failure or None, **fields)
+
+
 def _condition(rows: Sequence[ServedAlias], refused: Sequence[Decision], ready: Sequence[Pod], agents: Mapping[str, Agent], wanted: int) -> Condition:
-    failing = [row for row in rows if row.message and row.reason not in (None, Reason.LOADING, Reason.AGENT_UNREACHABLE)]
+    failing = [row for row in rows if row.message and row.reason not in (None, Reason.LOADING, Reason.AGENT_UNREACHABLE, *_CANARY)]
     texts = [row.message or "" for row in failing]
     told = " ".join(texts)
     texts += [f"{item.adapter.name}: {item.message}" for item in sorted(refused, key=lambda item: item.adapter.name) if item.message not in told]
@@ -123,4 +151,19 @@ def _condition(rows: Sequence[ServedAlias], refused: Sequence[Decision], ready: 
     loading = [f"{row.alias} {row.loaded}/{row.of}" for row in rows if row.loaded < row.of or not row.of]
     if loading:
         return Condition(ADAPTERS_LOADED, FALSE, Reason.ADAPTERS_LOADING, f"loading: {', '.join(loading)}")
-    return Condition(ADAPTERS_LOADED, TRUE, Reason.ADAPTERS_LOADED, f"{len(rows)} aliases are loaded in {len(ready)} pods")
+    failed = "".join(f"; {row.failure}" for row in rows if row.reason == Reason.CANARY_FAILED)
+    return Condition(ADAPTERS_LOADED, TRUE, Reason.ADAPTERS_LOADED, clip(f"{len(rows)} aliases are loaded in {len(ready)} pods{failed}", 2000))
+
+
+def settled(before: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows as they were, but with what this pass decided: that is about what pods are told, not about what agents say."""
+    now = {row["alias"]: row for row in rows}
+    kept = []
+    for row in before:
+        decided = now.get(row.get("alias"), {})
+        if "stable" not in decided:
+            kept.append(dict(row))
+            continue
+        rest = {field: value for field, value in row.items() if field not in _DECIDED}
+        kept.append({**rest, **{field: decided[field] for field in _DECIDED if field in decided}})
+    return kept

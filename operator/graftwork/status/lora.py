@@ -12,7 +12,7 @@ from graftwork.reasons import Reason
 from graftwork.status import conditions
 from graftwork.status.conditions import Condition
 
-_DEFINITIVE = (Reason.ALIAS_TAKEN, Reason.VERSION_TAKEN, Reason.BASE_MISMATCH, Reason.RANK_TOO_HIGH, Reason.CAPACITY_EXCEEDED)
+_DEFINITIVE = (Reason.ALIAS_TAKEN, Reason.VERSION_TAKEN, Reason.BASE_MISMATCH, Reason.RANK_TOO_HIGH, Reason.CAPACITY_EXCEEDED, Reason.CANARY_FAILED)
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,9 @@ def _conditions(seen: Observed, offered: Sequence[Place]) -> Sequence[Condition]
         return conditions.of_problem(seen.problem)
     if not seen.places:
         return conditions.waiting(Reason.NO_DEPLOYMENT, "no LLMDeployment of the namespace selects this adapter (adapters.selector)")
+    failed = [place for place in offered if place.decision.reason is Reason.CANARY_FAILED]
+    if failed:  # loaded or not: somebody has to look at it
+        return _refused(failed)
     return _offered(offered) if offered else _refused(seen.places)
 
 

@@ -58,7 +58,7 @@ def status(seen: Observed) -> dict[str, Any]:
     written = conditions.written(all_conditions, before, seen.generation, seen.now)
     if seen.settling and conditions.find(before, conditions.ADAPTERS_LOADED):
         written[-1] = {**conditions.find(before, conditions.ADAPTERS_LOADED), "observedGeneration": seen.generation}
-        written_rows = seen.before.get("adapters") or []
+        written_rows = adapter_rows.settled(seen.before.get("adapters") or [], written_rows)
     good = sum(1 for row in written_rows if row["of"] and row["loaded"] == row["of"])
     number = f", revision {seen.revision}" if seen.revision is not None else ""
     return {

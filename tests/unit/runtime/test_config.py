@@ -51,6 +51,7 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
         (MINIMAL + "resyncSecond: 5", "resyncSecond: there is no such field"),
         (MINIMAL + "resyncSeconds: soon", r"resyncSeconds: .*valid number.*\(given: 'soon'\)"),
         (MINIMAL + "store: {url: ftp://x}", r"store.url: .*given: 'ftp://x'"),
+        (MINIMAL + "prometheus: {url: 'prometheus:9090'}", r"prometheus.url: .*given: 'prometheus:9090'"),
         ("images: {engine: e, agent: a}\nlease: {namespace: g}", "images.trainer: Field required"),
         (
             "images: {engine: e, agent: a, trainer: t}\nlease: {namespace: g, durationSeconds: 5}",
