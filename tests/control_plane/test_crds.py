@@ -43,7 +43,7 @@ def test_stored_object_is_short(objects: Objects) -> None:
         "model": {"source": "s3://models/tiny"},
         "engine": {"maxModelLen": "auto", "gpuMemoryUtilization": 0.9, "dtype": "auto", "maxNumSeqs": "auto", "enforceEager": False},
         "replicas": 1,
-        "adapters": {"maxLoaded": 8, "maxRank": 16},
+        "adapters": {"maxLoaded": 8, "maxRank": "auto"},
         "service": {"port": 8000},
         "rollout": {"drainSeconds": 8, "answerSeconds": 300},
     }

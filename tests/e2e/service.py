@@ -27,7 +27,7 @@ def deployment(name: str, replicas: int = 1, **spec: Any) -> Object:
             "model": {"source": "s3://models/tiny", "credentialsSecret": "graftwork-store"},
             "accelerator": CPU,
             "engine": {"maxModelLen": 512, "enforceEager": True, "dtype": "float32"},  # float32: docs/how-to/troubleshooting.md, AMX
-            "adapters": {"maxLoaded": 16},
+            "adapters": {"maxLoaded": 16, "maxRank": 16},
             "rollout": {"drainSeconds": 6, "answerSeconds": 60},
             "replicas": replicas,
             **spec,

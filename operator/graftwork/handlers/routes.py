@@ -45,6 +45,8 @@ def owner_of(child: Object) -> Key | None:
         return Key(LLM_DEPLOYMENT, namespace, deployment)
     if job := labels.get(names.LABEL_JOB):
         return Key(FINE_TUNE_JOB, namespace, job)
+    if adapter := labels.get(names.LABEL_ADAPTER):
+        return Key(LORA_ADAPTER, namespace, adapter)
     return None
 
 
@@ -53,8 +55,8 @@ def _from_adapter(adapter: Object, change: Change, mirror: MirrorApi) -> Iterato
     publisher = (adapter["metadata"].get("labels") or {}).get(names.LABEL_PUBLISHED_BY)
     if publisher:
         yield from (key_of(job) for job in mirror.list(FINE_TUNE_JOB, namespace) if job["metadata"]["uid"] == publisher)
-    if not _says_more_than_status(change):
-        return  # nobody decides anything by an adapter's status
+    if not _says_more_than_status(change) and not _imported(change):
+        return  # nobody decides anything by the rest of an adapter's status
     yield from (key_of(deployment) for deployment in mirror.list(LLM_DEPLOYMENT, namespace))
     alias = (adapter.get("spec") or {}).get("alias")
     yield from (key_of(other) for other in mirror.list(LORA_ADAPTER, namespace) if (other.get("spec") or {}).get("alias") == alias)
@@ -64,6 +66,15 @@ def _from_deployment(deployment: Object, mirror: MirrorApi) -> Iterator[Key]:
     namespace, name = deployment["metadata"]["namespace"], deployment["metadata"]["name"]
     yield from (key_of(adapter) for adapter in mirror.list(LORA_ADAPTER, namespace))
     yield from (key_of(job) for job in mirror.list(FINE_TUNE_JOB, namespace) if (job.get("spec") or {}).get("deploymentRef") == name)
+
+
+def _imported(change: Change) -> bool:
+    """Whether an import has just told what the adapter is: from then on it can be served."""
+    spec = (change.after or {}).get("spec") or {}
+    if str(spec.get("source") or "").startswith(names.STORE_SCHEME):
+        return False
+    before, after = ((obj or {}).get("status") or {} for obj in (change.before, change.after))
+    return any(before.get(field) != after.get(field) for field in ("digest", "source", "rank", "baseModel"))
 
 
 def _says_more_than_status(change: Change) -> bool:

@@ -14,13 +14,14 @@ API_VERSION = "graftwork.dev/adapters/v1"
 REQUIRED_DEADLINE_SECONDS = 120
 
 
-def content(selection: Selection, rules: Rules) -> str:
-    """Return the file: canonical, so that equal content is equal bytes."""
+def content(selection: Selection, rules: Rules, replicas: int = 1) -> str:
+    """Return the file: canonical, so that equal content is equal bytes. `replicas` is the number of ready pods."""
     data = {
         "apiVersion": API_VERSION,
         "deployment": {"namespace": rules.namespace, "name": rules.deployment},
         "servedName": rules.served_name,
         "maxRank": rules.max_rank,
+        "replicas": max(1, replicas),
         "requiredDeadlineSeconds": REQUIRED_DEADLINE_SECONDS,
         "adapters": sorted((_entry(alias.prefer, index) for alias in selection.aliases for index in range(len(alias.prefer))), key=_engine_name),
         "aliases": [
@@ -43,6 +44,7 @@ def _entry(prefer: Any, index: int) -> dict[str, Any]:
         "rank": adapter.rank,
         "baseFingerprint": adapter.fingerprint,
         "required": index == 0,
+        **({"compatible": True} if adapter.compatible else {}),
     }
 
 

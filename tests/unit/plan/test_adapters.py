@@ -132,16 +132,16 @@ def test_a_rank_above_the_limit_is_refused_with_the_numbers_and_the_remedy(rank:
 
 
 def test_previous_versions_give_way_before_an_alias_does() -> None:
-    selection = select([adapter(alias, version) for alias in ("a", "b") for version in (1, 2)], rules(max_loaded=3), KNOWN)
+    selection = select([adapter(alias, version) for alias in ("a", "b") for version in (1, 2)], rules(places=3), KNOWN)
     assert [prefer(selection, "a"), prefer(selection, "b")] == [["a-2", "a-1"], ["b-2"]]
 
 
 def test_a_new_alias_never_takes_the_place_of_one_that_is_served() -> None:
     old, new = adapter("old", 5), adapter("new", 1)
-    selection = select([old, new], rules(max_loaded=1), Seen(fingerprints=frozenset([BASE]), listed=frozenset([old.engine_name])))
+    selection = select([old, new], rules(places=1), Seen(fingerprints=frozenset([BASE]), listed=frozenset([old.engine_name])))
     assert prefer(selection, "old") == ["old-5"]
     assert reason(selection, "new-1") is Reason.CAPACITY_EXCEEDED
-    assert "maxLoaded of LLMDeployment ml/support is 1" in selection.decisions["new-1"].message
+    assert "LLMDeployment ml/support serves at most 1 adapters" in selection.decisions["new-1"].message
 
 
 def test_a_broken_version_never_takes_away_what_serves() -> None:
@@ -190,7 +190,7 @@ adapters_strategy = st.lists(
     unique_by=lambda item: item.name,
 ).map(lambda found: [Adapter(**{**item.__dict__, "uid": str(index)}) for index, item in enumerate(found)])
 rules_strategy = st.builds(
-    lambda loaded, keep, pin: rules(max_loaded=loaded, default_keep=keep, pins=pin),
+    lambda places, keep, pin: rules(places=places, default_keep=keep, pins=pin),
     st.integers(1, 5),
     st.integers(0, 3),
     st.sampled_from([{}, {"medical": "medical-2"}, {"legal": "nothing"}]),
@@ -209,7 +209,7 @@ def test_every_selection_is_a_good_one(found: list[Adapter], chosen: Rules, rand
     assert set(selection.decisions) == {item.name for item in found if not item.deleting}
     offered = selection.offered
     assert {name for name, item in selection.decisions.items() if item.offered} == {item.name for item in offered}
-    assert len({item.engine_name for item in offered}) == len(offered) <= chosen.max_loaded
+    assert len({item.engine_name for item in offered}) == len(offered) <= chosen.places
     assert all(item.fingerprint == BASE and item.rank <= chosen.max_rank and not item.deleting for item in offered)
     for decision in selection.decisions.values():
         assert decision.offered or (decision.reason and decision.message)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from graftwork.names import FINALIZER
 
@@ -15,9 +17,9 @@ async def both(world: World, *adapters: str) -> None:
         await world.run("LoRAAdapter", name)
 
 
-async def hot(world: World) -> str:
+async def hot(world: World, **spec: Any) -> str:
     """Bring a deployment with one loaded adapter about."""
-    await serving(world)
+    await serving(world, **spec)
     engine = world.adapter()
     await both(world, "medical-1")
     world.agent("p1", engine)
@@ -60,7 +62,7 @@ async def test_nobody_selects_it() -> None:
 )
 async def test_a_refused_one_is_stalled_and_touches_nothing_that_serves(spec: dict[str, object], reason: str, words: str) -> None:
     world = World()
-    await hot(world)
+    await hot(world, adapters={"maxRank": 16})
     world.adapter(version=2, letter="b", **spec)
     await both(world, "medical-2")
     assert not [kind for _, kind, _ in world.writes() if kind in ("ConfigMap", "Pod", "Deployment")]
