@@ -122,7 +122,8 @@ def test_columns_of_a_finetunejob(objects: Objects) -> None:
 
 def test_columns_of_a_loraadapter(objects: Objects) -> None:
     objects.made("LoRAAdapter")
-    objects.patch("LoRAAdapter", {"status": {"loadedText": "2/2"}}, part="status").raise_for_status()
+    seen = {"loadedText": "2/2", "rank": 16, "baseModel": {"source": "s3://models/tiny"}}
+    objects.patch("LoRAAdapter", {"status": seen}, part="status").raise_for_status()
     row = columns(objects, "LoRAAdapter")
     assert (row["Alias"], row["Version"], row["Base"], row["Rank"], row["Loaded"]) == ("medical", 8, "s3://models/tiny", 16, "2/2")
 

@@ -126,3 +126,23 @@ async def test_a_new_version_takes_over_and_the_one_before_the_last_is_supersede
     assert one not in world.content()
     ready = [condition(world.status("LoRAAdapter", f"medical-{n}"), "Ready") for n in (1, 2, 3)]
     assert ready == [("False", "Superseded"), ("True", "Loaded"), ("True", "Loaded")]
+
+
+async def test_a_deployment_that_is_stalled_is_named_as_what_it_waits_for() -> None:
+    world = World()
+    await serving(world)
+    world.edit("LLMDeployment", "support", engine={"args": {"max-lora-rank": 64}})
+    world.adapter()
+    await both(world, "medical-1")
+    status = world.status("LoRAAdapter", "medical-1")
+    assert condition(status, "Ready") == ("False", "Loading")
+    assert "LLMDeployment support is stalled" in message(status, "Ready")
+    assert "OwnedFlag" in message(status, "Ready")
+
+
+async def test_a_deployment_that_cannot_be_read_is_named() -> None:
+    world = World()
+    world.deployment(replicas=-1)
+    world.adapter()
+    await world.run("LoRAAdapter", "medical-1")
+    assert "LLMDeployment support cannot be read: spec.replicas" in message(world.status("LoRAAdapter", "medical-1"), "Ready")
