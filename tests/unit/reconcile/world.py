@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from graftwork import names
-from graftwork.cluster.kinds import Key
+from graftwork.cluster.kinds import SWEEP, Key
 from graftwork.cluster.protocol import PeerView
 from graftwork.config import Config
 from graftwork.reconcile.context import Context, Result
 from graftwork.reconcile.finetunejob import FineTuneJobReconciler
 from graftwork.reconcile.llmdeployment import LLMDeploymentReconciler
 from graftwork.reconcile.loraadapter import LoRAAdapterReconciler
+from graftwork.reconcile.sweep import SweepReconciler
 
 from tests.unit.runtime.fakes import CONFIG, FakeClock, FakeCluster, FakeEvents, FakePeers, new_context
 from tests.unit.status.seen import BASE, container, pod_object
@@ -43,6 +44,7 @@ class World:
             "LLMDeployment": LLMDeploymentReconciler(),
             "FineTuneJob": FineTuneJobReconciler(),
             "LoRAAdapter": LoRAAdapterReconciler(),
+            SWEEP: SweepReconciler(),
         }
 
     async def run(self, kind: str, name: str) -> Result:
