@@ -65,11 +65,11 @@ class SweepReconciler:
 
 def _references(ctx: Context, namespace: str) -> Iterator[str]:
     """Yield every digest that something refers to, or is about to: LoRAAdapters as they are written, runs and imports that have just ended."""
-    for obj in ctx.mirror.list("LoRAAdapter", namespace):
-        for part in ("spec", "status"):
-            digest = str((obj.get(part) or {}).get("digest") or "")
-            if digest:
-                yield digest
+    for obj in ctx.mirror.list("LoRAAdapter", None):
+        spec, status = obj.get("spec") or {}, obj.get("status") or {}
+        of_here = str(spec.get("source") or "").startswith(f"{names.STORE_SCHEME}{namespace}/")  # another namespace may serve our files
+        if of_here or obj["metadata"]["namespace"] == namespace:
+            yield from (str(part["digest"]) for part in (spec, status) if part.get("digest"))
     going = {obj["metadata"]["name"] for obj in ctx.mirror.list("FineTuneJob", namespace) if (obj.get("status") or {}).get("phase") not in TERMINAL}
     for job in going:
         for message in _last_words(observe.pods(ctx, namespace, {names.LABEL_JOB: job}), names.CONTAINER_TRAINER):

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from graftwork.api.status import LoRAAdapterStatus
 from graftwork.config import Config
 
 from tests.unit.reconcile.test_llmdeployment import serving
@@ -77,6 +78,7 @@ async def test_what_was_imported_is_pinned_told_and_served_and_its_job_goes() ->
     await importing(world)
     await brought(world)
     status = world.status("LoRAAdapter", "legal-1")
+    LoRAAdapterStatus.model_validate(status)
     assert (status["digest"], status["source"], status["rank"]) == (DIGEST, "store://ml/legal/cccccccccccc", 8)
     assert status["resolved"] == {"source": "hf://acme/legal-lora", "revision": "8a1c"}
     assert status["baseModel"] == {"source": "Qwen/Qwen3-8B"}

@@ -110,6 +110,17 @@ async def test_what_a_run_or_an_import_has_just_put_there_is_kept() -> None:
     assert kept(world, 1) == [digest(letter) for letter in "acd"]
 
 
+async def test_files_that_another_namespace_serves_are_kept() -> None:
+    world = World()
+    world.adapter()
+    spec = {"alias": "medical", "version": 1, "digest": digest("e"), "source": f"store://ml/medical/{'e' * 12}"}
+    world.add("LoRAAdapter", "borrowed", spec, namespace="other")
+    world.add("LoRAAdapter", "own", {**spec, "digest": digest("f"), "source": f"store://other/medical/{'f' * 12}"}, namespace="other")
+    await world.clock.advance(DAY)
+    await run(world)
+    assert kept(world, 1) == [digest("a"), digest("e")]
+
+
 async def test_instructions_that_were_not_written_are_written_by_the_next_pass() -> None:
     world = World()
     world.adapter()
