@@ -40,6 +40,14 @@ class Store(_Section):
     credentials_secret: str = "graftwork-store"  # noqa: S105 - the name of a Secret, not a secret
     endpoint: str = ""
     claim: str = ""
+    retain_seconds: int = Field(default=7 * 86_400, ge=0)
+    """How long files that no LoRAAdapter refers to any more stay, counted from the sweep that found them so."""
+
+
+class Hub(_Section):
+    """The hub that hf:// sources name; `endpoint` empty means huggingface.co."""
+
+    endpoint: str = Field(default="", pattern=r"^($|https?://)")
 
 
 class PrometheusConfig(_Section):
@@ -73,6 +81,9 @@ class Config(_Section):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     store: Store = Store()
     prometheus: PrometheusConfig = PrometheusConfig()
+    hub: Hub = Hub()
+    allowed_service_accounts: tuple[str, ...] = ()
+    """Which ServiceAccounts a LoRAAdapter may name for its import, besides the namespace's default."""
     watch_namespaces: tuple[str, ...] = ()
     lease: LeaseConfig
     resync_seconds: float = Field(default=600, ge=1)

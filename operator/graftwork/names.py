@@ -15,6 +15,8 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 LABEL_OWNER_UID = f"{GROUP}/owner-uid"
 LABEL_DEPLOYMENT = f"{GROUP}/deployment"
 LABEL_JOB = f"{GROUP}/job"
+LABEL_ADAPTER = f"{GROUP}/adapter"
+LABEL_SWEEP = f"{GROUP}/sweep"
 LABEL_PUBLISHED_BY = f"{GROUP}/published-by"
 ANNOTATION_ADAPTERS_HASH = f"{GROUP}/adapters-hash"
 ANNOTATION_TEMPLATE_HASH = f"{GROUP}/template-hash"
@@ -23,6 +25,8 @@ CONTAINER_ENGINE = "vllm"
 CONTAINER_AGENT = "agent"
 CONTAINER_INSTALL = "install"
 CONTAINER_DOWNLOAD = "download"
+CONTAINER_IMPORT = "import"
+CONTAINER_SWEEP = "sweep"
 CONTAINER_TRAINER = "trainer"
 CONTAINER_DOWNLOAD_BASE = "download-base"
 CONTAINER_DOWNLOAD_DATASET = "download-dataset"
@@ -32,6 +36,8 @@ PORT_AGENT = 9901
 PORT_TRAINER = 9902
 
 ADAPTERS_KEY = "adapters.json"
+SWEEP_KEY = "sweep.json"
+STORE_SCHEME = "store://"
 
 ALIAS_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 ALIAS_MAX_LENGTH = 40
@@ -51,6 +57,16 @@ def revision(deployment: str, template_hash: str) -> str:
 def run_job(job: str, run: int) -> str:
     """Return the name of the Kubernetes Job of one training run; runs count from 1."""
     return f"{job}-run-{run}"
+
+
+def import_job(adapter: str) -> str:
+    """Return the name of the Kubernetes Job that brings an adapter into the store."""
+    return f"{adapter}-import"
+
+
+def sweep_job(number: int) -> str:
+    """Return the name of one sweep's Job and ConfigMap."""
+    return f"graftwork-sweep-{number}"
 
 
 def adapter(alias: str, version: int) -> str:

@@ -13,7 +13,7 @@ from graftwork.cluster.agent import AgentWatcher
 from graftwork.cluster.client import Cluster
 from graftwork.cluster.connect import connect
 from graftwork.cluster.events import EventRecorder
-from graftwork.cluster.kinds import WATCHED
+from graftwork.cluster.kinds import SWEEP
 from graftwork.cluster.lease import Lease, identity
 from graftwork.cluster.mirror import Change, Mirror
 from graftwork.cluster.peers import new_session
@@ -22,7 +22,7 @@ from graftwork.cluster.trainer import TrainerWatcher
 from graftwork.config import Config
 from graftwork.errors import LeaseLost
 from graftwork.handlers.audit import Audit
-from graftwork.handlers.routes import concerned
+from graftwork.handlers.routes import concerned, standing
 from graftwork.handlers.watch import Watches
 from graftwork.health import Health
 from graftwork.reconcile.context import Context, Reconciler
@@ -36,12 +36,18 @@ WATCHES_START_SECONDS = 30.0
 
 
 def reconcilers() -> dict[str, Reconciler]:
-    """Return the reconciler of each of our kinds."""
+    """Return the reconciler of each of our kinds, and of the tasks that belong to a namespace."""
     from graftwork.reconcile.finetunejob import FineTuneJobReconciler
     from graftwork.reconcile.llmdeployment import LLMDeploymentReconciler
     from graftwork.reconcile.loraadapter import LoRAAdapterReconciler
+    from graftwork.reconcile.sweep import SweepReconciler
 
-    return {"LLMDeployment": LLMDeploymentReconciler(), "FineTuneJob": FineTuneJobReconciler(), "LoRAAdapter": LoRAAdapterReconciler()}
+    return {
+        "LLMDeployment": LLMDeploymentReconciler(),
+        "FineTuneJob": FineTuneJobReconciler(),
+        "LoRAAdapter": LoRAAdapterReconciler(),
+        SWEEP: SweepReconciler(),
+    }
 
 
 class Process:
@@ -139,10 +145,8 @@ class Process:
         self._start("events", events.run())
         self._start("audit", audit.run())
         self.health.add_live("passes", lambda: _too_long(runner.longest_pass_seconds()))
-        for kind in WATCHED:
-            if kind.ours:
-                for key in self.mirror.keys(kind.name):
-                    runner.wake(key)
+        for key in standing(self.mirror):
+            runner.wake(key)
         return runner
 
     async def _watch(self, cluster: Cluster, audit: Audit, watching: Callable[[], None] | None) -> None:

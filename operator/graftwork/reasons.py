@@ -26,6 +26,7 @@ class Reason(StrEnum):
     ADAPTERS_LOADED = "AdaptersLoaded"  # every adapter is listed by every ready engine
     ADAPTERS_LOADING = "AdaptersLoading"  # an adapter is not loaded everywhere yet
     ADAPTER_FAILED = "AdapterFailed"  # an adapter was refused or cannot be loaded; it is retried where that can help
+    OVER_CAPACITY = "OverCapacity"  # all are loaded, but more than adapters.maxLoaded: some wait in host memory for a slot
     NO_ADAPTERS = "NoAdapters"  # nothing to load
     AGENT_UNREACHABLE = "AgentUnreachable"  # a pod's agent does not answer, so its adapters are unknown
     API_KEYS_INVALID = "ApiKeysInvalid"  # the Secret of service.apiKeysSecret is missing or breaks a rule; the last good keys stay in force
@@ -63,7 +64,12 @@ class Reason(StrEnum):
     UNSUPPORTED = "Unsupported"  # vLLM cannot serve this kind of adapter
     TENSOR_MISMATCH = "TensorMismatch"  # a module or shape that the base does not have
     NOT_FINITE = "NotFinite"  # a weight is NaN or infinite
-    CAPACITY_EXCEEDED = "CapacityExceeded"  # more adapters than adapters.maxLoaded
+    CAPACITY_EXCEEDED = "CapacityExceeded"  # more adapters than the engine keeps in host memory
+    RESTART_REQUIRED = "RestartRequired"  # its rank is above what the running engines take; the rolling update is under way
+    IMPORTING = "Importing"  # a Job brings the files into the store
+    IMPORTED = "Imported"  # the files are in the store, and their digest is pinned
+    IMPORT_FAILED = "ImportFailed"  # the import Job ended without a result; the message quotes its last line
+    SERVICE_ACCOUNT_NOT_ALLOWED = "ServiceAccountNotAllowed"  # the operator's configuration does not list serviceAccountName
     LOAD_FAILED = "LoadFailed"  # vLLM refused the load; the message quotes it
 
     # --- canaries of adapters

@@ -120,7 +120,7 @@ def test_crds_chart_renders_the_committed_crds(bare_api_server: ApiServer) -> No
     [
         ({}, ""),
         (EVERYTHING, "s3://graftwork/store"),
-        ({"watchNamespaces": ["ml"], "store": {"url": "file:///store", "claim": "shared"}}, "file:///store"),
+        ({"watchNamespaces": ["ml"], "store": {"url": "file:///store", "claim": "shared"}, "allowedServiceAccounts": ["reader"]}, "file:///store"),
     ],
     ids=["defaults", "everything", "claim"],
 )
@@ -133,6 +133,8 @@ def test_operator_accepts_the_configuration_that_the_chart_writes(
     loaded = load({"GRAFTWORK_CONFIG": str(tmp_path / "config.yaml")})
     assert loaded.lease.namespace == SYSTEM
     assert loaded.store.url == url
+    assert loaded.store.retain_seconds == 7 * 86_400
+    assert loaded.allowed_service_accounts == tuple(values.get("allowedServiceAccounts", ()))
 
 
 # --- what the operator may do

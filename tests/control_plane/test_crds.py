@@ -43,7 +43,7 @@ def test_stored_object_is_short(objects: Objects) -> None:
         "model": {"source": "s3://models/tiny"},
         "engine": {"maxModelLen": "auto", "gpuMemoryUtilization": 0.9, "dtype": "auto", "maxNumSeqs": "auto", "enforceEager": False},
         "replicas": 1,
-        "adapters": {"maxLoaded": 8, "maxRank": 16},
+        "adapters": {"maxLoaded": 8, "maxRank": "auto"},
         "service": {"port": 8000},
         "rollout": {"drainSeconds": 8, "answerSeconds": 300},
     }
@@ -137,7 +137,8 @@ def test_columns_of_a_finetunejob(objects: Objects) -> None:
 
 def test_columns_of_a_loraadapter(objects: Objects) -> None:
     objects.made("LoRAAdapter")
-    objects.patch("LoRAAdapter", {"status": {"loadedText": "2/2"}}, part="status").raise_for_status()
+    seen = {"loadedText": "2/2", "rank": 16, "baseModel": {"source": "s3://models/tiny"}}
+    objects.patch("LoRAAdapter", {"status": seen}, part="status").raise_for_status()
     row = columns(objects, "LoRAAdapter")
     assert (row["Alias"], row["Version"], row["Base"], row["Rank"], row["Loaded"]) == ("medical", 8, "s3://models/tiny", 16, "2/2")
 

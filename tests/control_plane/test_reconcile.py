@@ -6,16 +6,20 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import httpx
 import pytest
 from graftwork.clock import SystemClock
 from graftwork.cluster.client import Cluster
 from graftwork.cluster.connect import connect
-from graftwork.cluster.kinds import WATCHED, Key
+from graftwork.cluster.kinds import WATCHED, Key, sweep_key
 from graftwork.cluster.mirror import Mirror
+from graftwork.config import Config
+from graftwork.plan import sweep
 from graftwork.reconcile.context import Context
 from graftwork.reconcile.finetunejob import FineTuneJobReconciler
 from graftwork.reconcile.llmdeployment import LLMDeploymentReconciler
 from graftwork.reconcile.loraadapter import LoRAAdapterReconciler
+from graftwork.reconcile.sweep import SweepReconciler
 
 from tests.control_plane.api_server import ApiServer
 from tests.golden import render
@@ -23,6 +27,7 @@ from tests.unit.reconcile.world import STORE
 from tests.unit.runtime.fakes import new_context
 
 RECONCILERS = {"LLMDeployment": LLMDeploymentReconciler, "FineTuneJob": FineTuneJobReconciler, "LoRAAdapter": LoRAAdapterReconciler}
+CONFIG = Config.model_validate({**STORE.model_dump(), "allowed_service_accounts": ["bucket-reader"]})
 NO_SERVER_VERSION = {"resourceVersion", "managedFields"}
 
 
@@ -39,7 +44,7 @@ class Operator:
             for obj in (await self.cluster.listing(kind.name, self.namespace, kind.label_selector))[0]:
                 mirror.put(obj)
         self.cluster._mirror = mirror
-        return replace(new_context(STORE), cluster=self.cluster, mirror=mirror, clock=SystemClock())
+        return replace(new_context(CONFIG), cluster=self.cluster, mirror=mirror, clock=SystemClock())
 
     async def run(self, kind: str, name: str) -> None:
         await RECONCILERS[kind]().reconcile(Key(kind, self.namespace, name), await self.context())
@@ -85,11 +90,35 @@ async def test_what_a_case_makes_is_admitted_and_a_further_pass_writes_nothing(o
     kinds = {name.split("/")[0] for name in before}
     for obj in objects:
         expected = {"LLMDeployment": {"Deployment", "Service", "PodDisruptionBudget", "ControllerRevision", "ConfigMap"}, "FineTuneJob": {"Job"}}
-        assert expected.get(obj["kind"], set()) <= kinds
+        importing = obj["kind"] == "LoRAAdapter" and not obj["spec"]["source"].startswith("store://")
+        assert expected.get(obj["kind"], {"Job"} if importing else set()) <= kinds
     for _ in range(2):
         for obj in objects:
             await operator.run(obj["kind"], obj["metadata"]["name"])
     assert await operator.versions() == before
+
+
+@pytest.mark.parametrize("case", ["import-hub", "import-bucket-account", "sweep"])
+async def test_pods_of_imports_and_sweeps_satisfy_the_restricted_standard(operator: Operator, admin: httpx.Client, namespace: str, case: str) -> None:
+    label = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+    admin.patch(f"/api/v1/namespaces/{namespace}", json=label, headers={"Content-Type": "application/merge-patch+json"}).raise_for_status()
+    (job,) = [sweep.sweep_job(namespace, 1, CONFIG)] if case == "sweep" else render.render(render.read(case))
+    spec = {key: value for key, value in job["spec"]["template"]["spec"].items() if key != "serviceAccountName"}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one"}, "spec": spec}
+    answer = admin.post(f"/api/v1/namespaces/{namespace}/pods?dryRun=All", json=pod)
+    assert answer.status_code == 201, answer.text
+    spec["containers"][0].pop("securityContext")
+    assert "restricted" in admin.post(f"/api/v1/namespaces/{namespace}/pods?dryRun=All", json=pod).text, "the standard must be in force"
+
+
+async def test_a_sweep_is_admitted_and_its_instructions_belong_to_its_job(operator: Operator) -> None:
+    job = await operator.cluster.create(sweep.sweep_job(operator.namespace, 1, CONFIG))
+    document = sweep.instructions(operator.namespace, ["sha256:" + "a" * 64], 60)
+    made = await operator.cluster.apply(sweep.sweep_config_map(job, document))
+    assert made["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"]
+    await SweepReconciler().reconcile(sweep_key(operator.namespace), await operator.context())
+    jobs = await operator.cluster.list("Job", operator.namespace)
+    assert [item["metadata"]["name"] for item in jobs] == ["graftwork-sweep-1"]
 
 
 async def test_suspend_retries_and_time_limit_reach_a_job_whose_template_stays(operator: Operator) -> None:

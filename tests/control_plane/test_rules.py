@@ -11,6 +11,9 @@ from tests.control_plane.objects import DIGEST, Objects, spec_of
 
 LLM, FTJ, LORA = "LLMDeployment", "FineTuneJob", "LoRAAdapter"
 
+ELSEWHERE: dict[str, Any] = {"digest": None, "rank": None, "baseModel": None}
+"""What an adapter from elsewhere needs not say."""
+
 
 def canary(**settings: Any) -> dict[str, Any]:
     return {"name": "a", "promotion": "Canary", "canary": settings}
@@ -35,6 +38,13 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (FTJ, {"dataset.source": "s3://data/a/b.jsonl", "dataset.validation": 0.5}),
     (FTJ, {"lora.targetModules": ["q_proj", "v_proj"], "training.batchSize": 8, "training.maxSteps": 60}),
     (FTJ, {"timeLimit": "1h30m"}),
+    (LLM, {"adapters.maxRank": "auto", "model.compatibleBases": ["hf://Qwen/Qwen3-8B", "s3://models/qwen"]}),
+    (LORA, {**ELSEWHERE, "source": "hf://acme/legal-lora"}),
+    (LORA, {**ELSEWHERE, "source": "hf://acme/Legal_LoRA.v1/adapters/legal@refs/pr/1", "credentialsSecret": "hub"}),
+    (LORA, {**ELSEWHERE, "source": "s3://foreign/adapters/Legal_1/", "serviceAccountName": "bucket-reader"}),
+    (LORA, {**ELSEWHERE, "source": "https://files.example.com:8443/adapters/legal/"}),
+    (LORA, {**ELSEWHERE, "source": "https://files.example.com/adapters/legal-1.tar.gz"}),
+    (LORA, {"source": "hf://acme/legal-lora"}),
     (LORA, {"owner": "tickets", "lineage": {"job": "tickets", "run": 12, "metrics": {"baseLoss": 7.1, "adapterLoss": 1}}}),
 ]
 
@@ -49,7 +59,22 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (LLM, {"model": {}}, "spec.model.source: Required value"),
     (FTJ, {"deploymentRef": None, "baseModel": {"source": "configMap://a/b"}}, '"configMap://a/b" is refused'),
     (FTJ, {"dataset.source": "https://example.com/a.jsonl"}, "or configMap://<name>/<key> or pvc://<claim>/<path>"),
-    (LORA, {"source": "s3://adapters/medical"}, "publish an adapter from elsewhere into the store first"),
+    (LORA, {**ELSEWHERE, "source": "ftp://adapters/medical"}, '"ftp://adapters/medical" is refused: a source is store://<namespace>/<alias>/'),
+    (LORA, {**ELSEWHERE, "source": "s3://adapters"}, "is refused: a source is store://"),
+    (LORA, {**ELSEWHERE, "source": "s3://adapters/a b"}, "is refused: a source is store://"),
+    (LORA, {**ELSEWHERE, "source": "hf://legal-lora"}, "hf://<owner>/<repository>[/<folder>][@<revision>]"),
+    (LORA, {**ELSEWHERE, "source": "https://files.example.com/legal"}, "https://<host>/<folder>/ (with the slash at its end)"),
+    (LORA, {**ELSEWHERE, "source": "https://me:secret@files.example.com/legal/"}, "without credentials or a query in it"),
+    (LORA, {**ELSEWHERE, "source": "https://files.example.com/legal.zip?token=1"}, "without credentials or a query in it"),
+    (LORA, {**ELSEWHERE, "source": "http://files.example.com/legal.zip"}, "is refused: a source is store://"),
+    (LORA, {**ELSEWHERE, "source": "s3://adapters/../secrets"}, "a source has no . or .. parts"),
+    (LORA, {**ELSEWHERE, "source": "hf://acme/legal/..@main"}, "a source has no . or .. parts"),
+    (LORA, {"digest": None}, "a store:// source needs digest, rank and baseModel.fingerprint"),
+    (LORA, {"rank": None}, "a store:// source needs digest, rank and baseModel.fingerprint"),
+    (LORA, {"baseModel": None}, "a store:// source needs digest, rank and baseModel.fingerprint"),
+    (LORA, {"credentialsSecret": "hub"}, "credentialsSecret and serviceAccountName are for an import"),
+    (LORA, {"serviceAccountName": "reader"}, "credentialsSecret and serviceAccountName are for an import"),
+    (LORA, {**ELSEWHERE, "source": "hf://acme/legal-lora", "rank": 0}, "should be greater than or equal to 1"),
     (LORA, {"source": "store://ml/medical/aaaaaaaaaaaa"}, "source must end with the first 12 hex digits of digest"),
     # --- numbers and words
     (LLM, {"engine.maxModelLen": "8k"}, '"8k" is refused: engine.maxModelLen is a whole number from 1 to 10000000, or auto'),
@@ -63,7 +88,9 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (LLM, {"engine.env": [{"name": "A"}, {"name": "A"}]}, "Duplicate value"),
     (LLM, {"engine.env": [{"name": "A B"}]}, "spec.engine.env[0].name"),
     (LLM, {"replicas": -1}, "should be greater than or equal to 0"),
-    (LLM, {"adapters.maxRank": 24}, "Unsupported value: 24"),
+    (LLM, {"adapters.maxRank": 24}, '"24" is refused: adapters.maxRank is one of 1, 8, 16, 32, 64, 128, 256, 320, 512, or auto'),
+    (LLM, {"adapters.maxRank": "high"}, '"high" is refused: adapters.maxRank is one of'),
+    (LLM, {"model.compatibleBases": [""]}, "spec.model.compatibleBases[0]"),
     (LLM, {"service.port": 80}, "should be greater than or equal to 1024"),
     (FTJ, {"training.batchSize": "many"}, "training.batchSize is a whole number from 1 to 4096, or auto"),
     (FTJ, {"dataset.validation": 0.6}, "should be less than or equal to 0.5"),
@@ -74,7 +101,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (FTJ, {"lora.targetModules": ["all-linear", "q_proj"]}, "all-linear stands alone"),
     (LORA, {"digest": "3f2a"}, "spec.digest"),
     (LORA, {"version": 0}, "should be greater than or equal to 1"),
-    (LORA, {"baseModel": {"source": "s3://models/tiny"}}, "spec.baseModel.fingerprint: Required value"),
+    (LORA, {"baseModel": {"source": "s3://models/tiny"}}, "a store:// source needs digest, rank and baseModel.fingerprint"),
     # --- fields that exclude or need each other
     (FTJ, {"baseModel": {"source": "s3://models/tiny"}}, "exactly one of deploymentRef"),
     (FTJ, {"deploymentRef": None}, "exactly one of deploymentRef"),
@@ -123,7 +150,9 @@ def test_wrong_spec_is_refused_with_a_message_that_helps(objects: Objects, kind:
     assert says in answer.json()["message"]
 
 
-@pytest.mark.parametrize(("kind", "name"), [(LLM, "a" * 53), (LLM, "1-starts-with-a-digit"), (LLM, "a.b"), (FTJ, "a" * 53), (FTJ, "a.b")])
+@pytest.mark.parametrize(
+    ("kind", "name"), [(LLM, "a" * 53), (LLM, "1-starts-with-a-digit"), (LLM, "a.b"), (FTJ, "a" * 53), (FTJ, "a.b"), (LORA, "a" * 53), (LORA, "a.b")]
+)
 def test_name_that_children_could_not_have_is_refused(objects: Objects, kind: str, name: str) -> None:
     answer = objects.create(kind, spec_of(kind), name)
     assert answer.status_code == 422
@@ -194,6 +223,22 @@ def test_removing_an_optional_immutable_field_is_refused(objects: Objects, kind:
     answer = objects.patch(kind, [{"op": "remove", "path": f"/spec/{field}"}])
     assert answer.status_code == 422, answer.text
     assert f"{field} is immutable" in answer.json()["message"]
+
+
+@pytest.mark.parametrize("field", ["credentialsSecret", "serviceAccountName"])
+def test_where_an_import_has_its_rights_from_cannot_change(objects: Objects, field: str) -> None:
+    objects.made(LORA, {**ELSEWHERE, "source": "s3://foreign/legal", field: "mine"})
+    for change in ("other", None):
+        answer = objects.patch(LORA, {"spec": {field: change}})
+        assert answer.status_code == 422, answer.text
+        assert f"{field} is immutable" in answer.json()["message"]
+
+
+def test_an_import_cannot_be_given_a_digest_afterwards(objects: Objects) -> None:
+    objects.made(LORA, {**ELSEWHERE, "source": "hf://acme/legal-lora"})
+    answer = objects.patch(LORA, {"spec": {"digest": DIGEST}})
+    assert answer.status_code == 422
+    assert "digest is immutable" in answer.json()["message"]
 
 
 @pytest.mark.parametrize("kind", [FTJ, LORA])

@@ -9,7 +9,7 @@ import yaml
 from graftwork.api import FineTuneJob, LLMDeployment, LoRAAdapter
 from graftwork.config import Config
 from graftwork.facts.adapters import adapter
-from graftwork.plan import adapters_file, children, revisions, serving, sources, training
+from graftwork.plan import adapters_file, children, importing, revisions, serving, sources, training
 from graftwork.plan.adapters import Seen, select
 from graftwork.plan.sources import Source
 from graftwork.plan.training import Inputs
@@ -29,14 +29,18 @@ def read(name: str) -> list[dict[str, Any]]:
 
 
 def render(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the manifests of the case's FineTuneJob if it has one, else of its LLMDeployment. A `Config` document says which store."""
-    store = next((item["store"] for item in documents if item["kind"] == "Config"), S3)
-    config = Config.model_validate({**CONFIG, "store": store})
+    """Return the manifests of the case's FineTuneJob if it has one, else of its LLMDeployment, else of its LoRAAdapter.
+
+    A `Config` document has settings of the operator.
+    """
+    settings = next((item for item in documents if item["kind"] == "Config"), {})
+    config = Config.model_validate({**CONFIG, "store": S3, **{key: value for key, value in settings.items() if key != "kind"}})
     by_kind = {item["kind"]: item for item in documents}
     deployment = LLMDeployment.from_object(by_kind["LLMDeployment"]) if "LLMDeployment" in by_kind else None
     if "FineTuneJob" in by_kind:
         return [_job(FineTuneJob.from_object(by_kind["FineTuneJob"]), deployment, config)]
-    assert deployment
+    if deployment is None:
+        return [importing.import_job(LoRAAdapter.from_object(by_kind["LoRAAdapter"]), config)]
     adapters = [adapter(LoRAAdapter.from_object(item)) for item in documents if item["kind"] == "LoRAAdapter"]
     return _serving(deployment, adapters, config)
 

@@ -39,7 +39,8 @@ def test_what_other_programs_read_follows_its_contract(name: str) -> None:
             schema, document = "adapters", json.loads(manifest["data"]["adapters.json"])
         elif manifest["kind"] == "Job":
             env = manifest["spec"]["template"]["spec"]["containers"][0]["env"]
-            schema, document = "run", json.loads(next(item["value"] for item in env if item["name"] == "GRAFTWORK_RUN"))
+            variable = next(item for item in env if item["name"] in ("GRAFTWORK_RUN", "GRAFTWORK_IMPORT"))
+            schema, document = variable["name"].removeprefix("GRAFTWORK_").lower(), json.loads(variable["value"])
         else:
             continue
         jsonschema.validate(document, json.loads((SCHEMAS / f"{schema}.schema.json").read_text()))

@@ -43,6 +43,25 @@ def source(schemes: tuple[str, ...], remedy: str) -> Rule:
     )
 
 
+ADAPTER_SOURCE = quoting(
+    " || ".join(
+        f"self.matches('{pattern}')"
+        for pattern in (
+            "^store://[a-z0-9][-a-z0-9]*/[a-z0-9][-a-z0-9]*/[0-9a-f]{12}$",
+            r"^s3://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^/\\s]+)+/?$",
+            r"^hf://[A-Za-z0-9][-A-Za-z0-9_.]*/[A-Za-z0-9][-A-Za-z0-9_.]*(/[^/@\\s]+)*(@[^@\\s]+)?$",
+            r"^https://[A-Za-z0-9][-A-Za-z0-9.]*(:[0-9]+)?/([^?#@\\s]*/)?([^/?#@\\s]+[.](tar[.]gz|tgz|tar|zip))?$",
+        )
+    ),
+    "a source is store://<namespace>/<alias>/<first 12 hex digits of the digest>, s3://<bucket>/<prefix>, "
+    "hf://<owner>/<repository>[/<folder>][@<revision>], https://<host>/<folder>/ (with the slash at its end) or "
+    "https://<host>/<archive>.tar.gz, .tgz, .tar or .zip, without credentials or a query in it",
+)
+"""Where an adapter may come from: the store, or a place that it is imported from."""
+
+NO_DOTS = quoting("!self.matches('/[.][.]?(/|@|$)')", "a source has no . or .. parts; write the path out")
+
+
 def int_or_auto(what: str, low: int, high: int) -> Rule:
     """Return the rule for a field that is a whole number within bounds or the word auto."""
     return quoting(
@@ -50,6 +69,12 @@ def int_or_auto(what: str, low: int, high: int) -> Rule:
         f"{what} is a whole number from {low} to {high}, or auto",
         "string(self)",
     )
+
+
+def one_of_or_auto(what: str, values: Iterable[int]) -> Rule:
+    """Return the rule for a field that is one of a few numbers or the word auto."""
+    listed = ", ".join(str(value) for value in values)
+    return quoting(f"type(self) == string ? self == 'auto' : int(self) in [{listed}]", f"{what} is one of {listed}, or auto", "string(self)")
 
 
 ALIAS = quoting(

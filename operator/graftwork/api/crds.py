@@ -97,8 +97,8 @@ KINDS = (
         (
             Column("Alias", ".spec.alias"),
             Column("Version", ".spec.version", "integer"),
-            Column("Base", ".spec.baseModel.source", doc="What it was trained on."),
-            Column("Rank", ".spec.rank", "integer"),
+            Column("Base", ".status.baseModel.source", doc="What it was trained on."),
+            Column("Rank", ".status.rank", "integer"),
             Column("Loaded", ".status.loadedText", doc="Pods that have it, and pods that should."),
             _AGE,
             _REASON,

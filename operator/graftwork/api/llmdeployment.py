@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, WithJsonSchema, field_validator
 
@@ -12,7 +12,10 @@ from graftwork.api.common import ALIAS_BOUNDS, DURATION_BOUNDS, INT_OR_STRING, N
 
 MaxModelLen = Annotated[Annotated[int, Field(ge=1, le=10_000_000)] | Literal["auto"], WithJsonSchema(INT_OR_STRING)]
 MaxNumSeqs = Annotated[Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"], WithJsonSchema(INT_OR_STRING)]
-MaxRank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]  # what vLLM's --max-lora-rank takes
+Rank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]  # what vLLM's --max-lora-rank takes
+RANKS: tuple[int, ...] = get_args(Rank)
+MaxRank = Annotated[Rank | Literal["auto"], WithJsonSchema(INT_OR_STRING)]
+Base = Annotated[str, Field(min_length=1, max_length=512)]
 # No type: a structural schema has none for "string, number, truth value or null". Objects and lists that hold anything are refused.
 FlagValue = Annotated[
     bool | int | float | Annotated[str, Field(max_length=4096)] | None,
@@ -36,6 +39,13 @@ class ModelSource(Model):
         restarts=True,
         max_length=253,
         pattern=NAME,
+    )
+    compatible_bases: tuple[Base, ...] = field(
+        (),
+        doc="Sources of other models of the same shapes whose adapters are served as well, such as the unquantized original of a quantized one: "
+        "`hf://Qwen/Qwen3-8B`, or any `baseModel.source` as a LoRAAdapter has it. Names and shapes of an adapter's tensors are checked all the same.",
+        restarts=False,
+        max_length=16,
     )
     served_name: str = field(
         "",
@@ -196,10 +206,21 @@ class Adapters(Model):
         (), doc="Settings of single aliases; an alias that is not listed has the defaults.", restarts=False, key="name", max_length=64
     )
     max_loaded: int = field(
-        8, doc="Most adapters that are loaded at once (vLLM's --max-loras and --max-cpu-loras).", unit="adapters", restarts=True, ge=1, le=256
+        8,
+        doc="Different adapters in one batch (vLLM's --max-loras); GPU memory is set aside for so many of `maxRank`. More may be "
+        "served (128, or this number if it is higher): they are kept in host memory, and a request for one of them waits until it is in a slot.",
+        unit="adapters",
+        restarts=True,
+        ge=1,
+        le=256,
     )
     max_rank: MaxRank = field(
-        16, doc="Largest rank that is served; GPU memory is set aside for it (vLLM's --max-lora-rank takes these values only).", restarts=True
+        "auto",
+        doc=f"Largest rank that is served; GPU memory is set aside for it. One of {', '.join(map(str, RANKS))} (what vLLM's --max-lora-rank takes). "
+        "`auto`: the highest rank among the adapters that are selected, at least 16; it grows by a rolling update that is announced as "
+        "RestartRequired, and never shrinks by itself.",
+        restarts=True,
+        rules=(cel.one_of_or_auto("adapters.maxRank", RANKS),),
     )
 
 

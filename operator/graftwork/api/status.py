@@ -157,9 +157,29 @@ class AdapterDeployment(StatusModel):
     of: int = field(0, doc="Pods that should.", unit="pods")
 
 
+class AdapterBaseFacts(StatusModel):
+    """What an adapter was trained on, as its LoRAAdapter or its files say."""
+
+    source: str | None = field(None, doc="Where the base model came from.")
+    fingerprint: str | None = field(None, doc="Fingerprint of its weights; absent: not known, so that only names and shapes of tensors are checked.")
+
+
+class ResolvedSource(StatusModel):
+    """What an import read."""
+
+    source: str | None = field(None, doc="Where the files were read.")
+    revision: str | None = field(None, doc="Commit of a hub, or etag of an object or archive.")
+
+
 class LoRAAdapterStatus(Status):
     """Where the adapter is loaded."""
 
-    digest: str | None = field(None, doc="Digest that is served.")
+    digest: str | None = field(None, doc="Digest that is served. Once written for an import it is pinned: nothing else is ever loaded for it.")
+    source: str | None = field(None, doc="Where the files lie in the store.")
+    rank: int | None = field(None, doc="Rank of the adapter.")
+    base_model: AdapterBaseFacts | None = field(None, doc="What it was trained on.")
+    resolved: ResolvedSource | None = field(None, doc="What the import read.")
+    size_bytes: int | None = field(None, doc="Size of the files that were imported.", unit="bytes")
+    imported_at: str | None = field(None, doc="When they were in the store.")
     deployments: tuple[AdapterDeployment, ...] | None = field(None, doc="LLMDeployments that select it.", key="name")
     loaded_text: str | None = field(None, doc="Pods that have it and pods that should, for the column Loaded, such as `2/2`.")

@@ -55,6 +55,8 @@ class Key:
 LLM_DEPLOYMENT = "LLMDeployment"
 FINE_TUNE_JOB = "FineTuneJob"
 LORA_ADAPTER = "LoRAAdapter"
+SWEEP = "Sweep"
+"""No kind of the API server: the task that looks after the store of one namespace."""
 
 _ALL = (
     Kind(LLM_DEPLOYMENT, names.GROUP, names.VERSION, "llmdeployments", watched=True, ours=True),
@@ -73,6 +75,11 @@ _ALL = (
 )
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}
 WATCHED: tuple[Kind, ...] = tuple(kind for kind in _ALL if kind.watched)
+
+
+def sweep_key(namespace: str) -> Key:
+    """Return the key of the task that sweeps a namespace's part of the store."""
+    return Key(SWEEP, namespace, "graftwork-sweep")
 
 
 def key_of(obj: dict[str, object]) -> Key:

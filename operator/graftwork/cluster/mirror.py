@@ -44,7 +44,7 @@ class Mirror:
 
     def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """Return the object as last seen or written; shared, never change it."""
-        return self._objects[kind].get(namespace, {}).get(name)
+        return self._objects.get(kind, {}).get(namespace, {}).get(name)
 
     def list(self, kind: str, namespace: str | None, labels: Mapping[str, str] | None = None) -> Objects:
         """Return the objects of a namespace (None: of all), by namespace and name, whose labels have these values; shared, never change them."""

@@ -16,6 +16,8 @@ from jsonschema.exceptions import best_match
 AGENT_STATUS = "agent-status"
 PROGRESS = "progress"
 RESULT = "result"
+IMPORT_RESULT = "import-result"
+SWEEP_RESULT = "sweep-result"
 
 
 class ContractError(ValueError):

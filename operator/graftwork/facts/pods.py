@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graftwork import names
+from graftwork.facts.limits import Limits, limits
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Pod:
     containers: tuple[Container, ...]
     reason: str = ""
     message: str = ""
+    limits: Limits | None = None
+    """Of its engine, if it has one."""
 
     @property
     def active(self) -> bool:
@@ -101,6 +104,7 @@ def pod(obj: Mapping[str, Any]) -> Pod:
         containers=tuple(init + main),
         reason=status.get("reason") or "",
         message=status.get("message") or "",
+        limits=limits(spec),
     )
 
 

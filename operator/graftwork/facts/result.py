@@ -12,6 +12,9 @@ from graftwork.facts.text import clip, last_line
 from graftwork.names import DIGEST_PATTERN
 from graftwork.reasons import Reason
 
+DEFINITIVE_EXITS = (64, 65)
+"""Exit codes of our programs that say that another attempt cannot help: wrong data, wrong configuration."""
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graftwork import names
-from graftwork.cluster.kinds import FINE_TUNE_JOB, KINDS, LLM_DEPLOYMENT, LORA_ADAPTER, Key, key_of
+from graftwork.cluster.kinds import FINE_TUNE_JOB, KINDS, LLM_DEPLOYMENT, LORA_ADAPTER, WATCHED, Key, key_of, sweep_key
 from graftwork.cluster.mirror import Change
 from graftwork.cluster.protocol import MirrorApi, Object
 
@@ -33,6 +33,15 @@ def concerned(change: Change, mirror: MirrorApi) -> Iterator[Key]:
             yield from _from_deployment(obj, mirror)
 
 
+def standing(mirror: MirrorApi) -> Iterator[Key]:
+    """Yield everything that has a task when the operator starts; a key can come more than once."""
+    for kind in WATCHED:
+        if kind.ours:
+            yield from (key_of(obj) for obj in mirror.list(kind.name, None))
+    yield from (sweep_key(obj["metadata"]["namespace"]) for obj in mirror.list(LORA_ADAPTER, None))
+    yield from (sweep_key(obj["metadata"]["namespace"]) for obj in mirror.list("Job", None, {names.LABEL_SWEEP: "true"}))
+
+
 def owner_of(child: Object) -> Key | None:
     """Return the resource of ours that a child belongs to: its controller, or for pods, whose controller is another, the one in the labels."""
     metadata = child["metadata"]
@@ -45,6 +54,10 @@ def owner_of(child: Object) -> Key | None:
         return Key(LLM_DEPLOYMENT, namespace, deployment)
     if job := labels.get(names.LABEL_JOB):
         return Key(FINE_TUNE_JOB, namespace, job)
+    if adapter := labels.get(names.LABEL_ADAPTER):
+        return Key(LORA_ADAPTER, namespace, adapter)
+    if names.LABEL_SWEEP in labels:
+        return sweep_key(namespace)
     return None
 
 
@@ -53,8 +66,9 @@ def _from_adapter(adapter: Object, change: Change, mirror: MirrorApi) -> Iterato
     publisher = (adapter["metadata"].get("labels") or {}).get(names.LABEL_PUBLISHED_BY)
     if publisher:
         yield from (key_of(job) for job in mirror.list(FINE_TUNE_JOB, namespace) if job["metadata"]["uid"] == publisher)
-    if not _says_more_than_status(change):
-        return  # nobody decides anything by an adapter's status
+    if not _says_more_than_status(change) and not _imported(change):
+        return  # nobody decides anything by the rest of an adapter's status
+    yield sweep_key(namespace)
     yield from (key_of(deployment) for deployment in mirror.list(LLM_DEPLOYMENT, namespace))
     alias = (adapter.get("spec") or {}).get("alias")
     yield from (key_of(other) for other in mirror.list(LORA_ADAPTER, namespace) if (other.get("spec") or {}).get("alias") == alias)
@@ -64,6 +78,15 @@ def _from_deployment(deployment: Object, mirror: MirrorApi) -> Iterator[Key]:
     namespace, name = deployment["metadata"]["namespace"], deployment["metadata"]["name"]
     yield from (key_of(adapter) for adapter in mirror.list(LORA_ADAPTER, namespace))
     yield from (key_of(job) for job in mirror.list(FINE_TUNE_JOB, namespace) if (job.get("spec") or {}).get("deploymentRef") == name)
+
+
+def _imported(change: Change) -> bool:
+    """Whether an import has just told what the adapter is: from then on it can be served."""
+    source = str(((change.after or {}).get("spec") or {}).get("source") or "")
+    if not source or source.startswith(names.STORE_SCHEME):
+        return False
+    before, after = ((obj or {}).get("status") or {} for obj in (change.before, change.after))
+    return any(before.get(field) != after.get(field) for field in ("digest", "source", "rank", "baseModel"))
 
 
 def _says_more_than_status(change: Change) -> bool:

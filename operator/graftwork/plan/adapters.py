@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import get_args
 
-from graftwork.api.llmdeployment import MaxRank
+from graftwork.api.llmdeployment import RANKS
 from graftwork.facts.adapters import Adapter, AliasPlan, Decision, Selection
 from graftwork.facts.canary import Standing
 from graftwork.facts.routes import Route
+from graftwork.plan import bases
 from graftwork.plan.canary import weight
+from graftwork.plan.capacity import PLACES
 from graftwork.plan.promotion import CANARY, Choice, Past, Promotion, choose
 from graftwork.reasons import Reason
-
-RANKS: tuple[int, ...] = get_args(MaxRank)
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,12 @@ class Rules:
     served_name: str
     max_loaded: int
     max_rank: int
+    """What the present pod template takes."""
+    rank_auto: bool = False
+    """Whether the template follows the adapters' ranks."""
+    places: int = PLACES
+    """Most adapters that may be listed."""
+    compatible_bases: frozenset[str] = frozenset()
     match_labels: Mapping[str, str] = field(default_factory=dict)
     pins: Mapping[str, str] = field(default_factory=dict)
     keeps: Mapping[str, int] = field(default_factory=dict)
@@ -58,6 +63,8 @@ class Seen:
     """By alias: what the ConfigMap prefers, and its candidate."""
     standings: Mapping[str, Standing] = field(default_factory=dict)
     """By alias: where its canary stands."""
+    max_rank: int | None = None
+    """The lowest that an engine of its pods was started with; None: there are none."""
 
 
 @dataclass
@@ -87,8 +94,8 @@ def select(adapters: Iterable[Adapter], rules: Rules, seen: Seen) -> Selection:
     notes: dict[str, str] = {}
     groups: dict[str, list[Adapter]] = defaultdict(list)
     for adapter in sorted(adapters, key=_age):
-        if not adapter.deleting and matches(rules.match_labels, adapter.labels):
-            groups[adapter.alias].append(adapter)
+        if adapter.stored and not adapter.deleting and matches(rules.match_labels, adapter.labels):
+            groups[adapter.alias].append(bases.declared(adapter, seen.fingerprints, rules.compatible_bases))
     lines = []
     for alias in sorted(groups, key=lambda name: (not _is_listed(groups[name], seen), _age(groups[name][0]))):
         acceptable = _acceptable(groups[alias], rules, seen, decisions)
@@ -98,7 +105,7 @@ def select(adapters: Iterable[Adapter], rules: Rules, seen: Seen) -> Selection:
             notes.update({alias: choice.note} if choice.note else {})
         else:
             decisions.update({adapter.name: _failed(adapter, seen, rules) for adapter in acceptable})
-    _admit(lines, rules.max_loaded)
+    _admit(lines, rules.places)
     plans = [_finish(line, rules, seen, decisions) for line in lines]
     return Selection(decisions, tuple(sorted((plan for plan in plans if plan), key=lambda plan: plan.alias)), notes)
 
@@ -143,16 +150,25 @@ def _refuse_alone(adapter: Adapter, rules: Rules, seen: Seen) -> tuple[Reason, s
         )
     if not seen.fingerprints and adapter.engine_name not in seen.listed:
         return Reason.LOADING, f"{where} has not told the fingerprint of its base model yet; its agent does when the model's files are there"
-    if seen.fingerprints and adapter.fingerprint not in seen.fingerprints:
-        return Reason.BASE_MISMATCH, (
-            f"spec.baseModel.fingerprint is {adapter.fingerprint}, but {where} serves {' and '.join(sorted(seen.fingerprints))}: an adapter "
-            "works on the weights that it was trained on only; train it again on this base, or serve the base that it was trained on"
-        )
-    if adapter.rank > rules.max_rank:
-        fitting = next((rank for rank in RANKS if rank >= adapter.rank), None)
+    if seen.fingerprints and adapter.fingerprint and not adapter.compatible and adapter.fingerprint not in seen.fingerprints:
+        return Reason.BASE_MISMATCH, bases.mismatch(adapter, where, seen.fingerprints)
+    return _refuse_rank(adapter, where, rules, seen)
+
+
+def _refuse_rank(adapter: Adapter, where: str, rules: Rules, seen: Seen) -> tuple[Reason, str] | None:
+    """Return why the engines cannot take the adapter's rank: never, or not before they have been replaced."""
+    fitting = next((rank for rank in RANKS if rank >= adapter.rank), None)
+    running = rules.max_rank if seen.max_rank is None else seen.max_rank
+    if adapter.rank > rules.max_rank and not (rules.rank_auto and fitting):
+        limit = RANKS[-1] if rules.rank_auto else rules.max_rank
         remedy = f"set adapters.maxRank to {fitting} (restarts the pods) or train" if fitting else "train"
         return Reason.RANK_TOO_HIGH, (
-            f"spec.rank is {adapter.rank}, and adapters.maxRank of {where} is {rules.max_rank}; {remedy} with lora.rank of at most {rules.max_rank}"
+            f"spec.rank is {adapter.rank}, and adapters.maxRank of {where} is {limit}; {remedy} with lora.rank of at most {limit}"
+        )
+    if adapter.rank > min(running, rules.max_rank) and adapter.engine_name not in seen.listed:
+        return Reason.RESTART_REQUIRED, (
+            f"its rank is {adapter.rank}, and engines of {where} run with --max-lora-rank {running}: they are replaced one after another by "
+            f"engines that take {fitting}, and then it is loaded; what is served goes on"
         )
     return None
 
@@ -225,8 +241,9 @@ def _finish(line: _Line, rules: Rules, seen: Seen, decisions: dict[str, Decision
             left_out,
             False,
             Reason.CAPACITY_EXCEEDED,
-            f"adapters.maxLoaded of LLMDeployment {rules.namespace}/{rules.deployment} is {rules.max_loaded}, and so many other adapters are served "
-            f"already; raise adapters.maxLoaded (restarts the pods), or delete the LoRAAdapters of an alias that nobody needs",
+            f"LLMDeployment {rules.namespace}/{rules.deployment} serves at most {rules.places} adapters, which its engines keep in host memory "
+            f"(adapters.maxLoaded is {rules.max_loaded}), and so many other aliases are served already; raise adapters.maxLoaded above "
+            f"{rules.places} (restarts the pods), or delete the LoRAAdapters of an alias that nobody needs",
         )
     prefer = [*chosen, *_staying(line, chosen, seen)] if chosen else []
     standing = seen.standings.get(line.alias, Standing())

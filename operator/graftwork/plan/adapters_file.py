@@ -15,13 +15,14 @@ API_VERSION = "graftwork.dev/adapters/v1"
 REQUIRED_DEADLINE_SECONDS = 120
 
 
-def content(selection: Selection, rules: Rules) -> str:
-    """Return the file: canonical, so that equal content is equal bytes."""
+def content(selection: Selection, rules: Rules, replicas: int = 1) -> str:
+    """Return the file: canonical, so that equal content is equal bytes. `replicas` is the number of ready pods."""
     data = {
         "apiVersion": API_VERSION,
         "deployment": {"namespace": rules.namespace, "name": rules.deployment},
         "servedName": rules.served_name,
         "maxRank": rules.max_rank,
+        "replicas": max(1, replicas),
         "requiredDeadlineSeconds": REQUIRED_DEADLINE_SECONDS,
         "adapters": sorted((entry for alias in selection.aliases for entry in _entries(alias)), key=_engine_name),
         "aliases": [_alias(alias) for alias in sorted(selection.aliases, key=lambda item: item.alias)],
@@ -51,6 +52,7 @@ def _entry(adapter: Adapter, *, required: bool) -> dict[str, Any]:
         "rank": adapter.rank,
         "baseFingerprint": adapter.fingerprint,
         "required": required,
+        **({"compatible": True} if adapter.compatible else {}),
     }
 
 

@@ -6,6 +6,7 @@ from graftwork import names
 from graftwork.api import LLMDeployment
 from graftwork.api.llmdeployment import Engine
 from graftwork.facts.problem import Problem
+from graftwork.plan import capacity
 from graftwork.reasons import Reason
 
 BIN, RUN, MODEL, HOME = "/graftwork/bin", "/graftwork/run", "/models/base", "/home/graftwork"
@@ -189,10 +190,9 @@ def arguments(deployment: LLMDeployment) -> list[str]:
         f"--served-model-name={deployment.served_name}",
         "--middleware=graftwork_guard.Guard",
         "--enable-lora",
-        f"--max-loras={min(adapters.max_loaded, 4 if spec.accelerator.cpu else 8)}",
-        f"--max-lora-rank={adapters.max_rank}",
-        # a version and the one that replaces it are loaded at the same time; what does not fit is read again inside the forward step
-        f"--max-cpu-loras={2 * adapters.max_loaded}",
+        f"--max-loras={adapters.max_loaded}",
+        f"--max-lora-rank={adapters.max_rank if adapters.max_rank != 'auto' else capacity.LEAST_RANK}",
+        f"--max-cpu-loras={capacity.kept_in_host_memory(adapters.max_loaded)}",
         f"--shutdown-timeout={rollout.answer_seconds}",
         f"--disable-access-log-for-endpoints={QUIET_PATHS}",
         "--disable-fastapi-docs",

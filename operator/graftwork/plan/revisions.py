@@ -14,9 +14,12 @@ from typing import Any
 
 from graftwork import names
 from graftwork.api import LLMDeployment
+from graftwork.plan import capacity
 from graftwork.plan.pods import Manifest
 
 KEPT = 10
+_PLAIN = {"maxRank": capacity.LEAST_RANK}
+"""Written out or found by `auto`, these are what a template without a word about them has."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,9 @@ def template_hash(deployment: LLMDeployment) -> str:
     """Return the hash of what the user wrote and pods are made from; fields at their defaults do not count, so a new field changes nothing."""
     spec = deployment.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     adapters = spec.pop("adapters", {})
+    spec.get("model", {}).pop("compatibleBases", None)
     relevant = {key: value for key, value in spec.items() if key != "replicas"}
-    relevant["adapters"] = {key: adapters[key] for key in ("maxLoaded", "maxRank") if key in adapters}
+    relevant["adapters"] = {key: adapters[key] for key in ("maxLoaded", "maxRank") if adapters.get(key) not in (None, _PLAIN.get(key))}
     relevant["name"] = deployment.metadata.name
     text = json.dumps(_without_empty(relevant), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -9,7 +9,7 @@ from graftwork.reasons import Reason
 from graftwork.reconcile.context import Context, Object
 
 _TOLD = ("Ready", "Stalled", "AdaptersLoaded")
-_WARNINGS = (Reason.ADAPTER_FAILED, Reason.RECONCILE_FAILED)
+_WARNINGS = (Reason.ADAPTER_FAILED, Reason.OVER_CAPACITY, Reason.RECONCILE_FAILED)
 
 
 def announce(ctx: Context, obj: Object, status: Mapping[str, Any]) -> None:

@@ -12,7 +12,8 @@ from graftwork.facts.adapters import NOTHING, Selection
 from graftwork.facts.agents import Agent
 from graftwork.facts.pods import Pod
 from graftwork.facts.problem import Problem
-from graftwork.plan import adapters_file, children, engine, revisions, serving, sources
+from graftwork.plan import adapters_file, capacity, children, engine, revisions, serving, sources
+from graftwork.plan.adapters import Rules
 from graftwork.plan.revisions import Revision
 from graftwork.plan.sources import Source
 from graftwork.reasons import Reason
@@ -37,6 +38,7 @@ class _View:
     pods: Sequence[Pod]
     agents: Mapping[str, Agent]
     selection: Selection
+    rules: Rules | None
     problem: Problem | None
     adapters_problem: Problem | None
 
@@ -60,9 +62,9 @@ class LLMDeploymentReconciler:
             return Result(gone=obj is None)
         view = await _gather(key, ctx, obj)
         problem, revision = view.problem, None
-        if view.resource and view.source and not problem:
+        if view.resource and view.source and view.rules and not problem:
             try:
-                revision = await _apply(ctx, view, view.resource, view.source)
+                revision = await _apply(ctx, view, capacity.resolved(view.resource, view.rules.max_rank), view.source, view.rules)
             except NameTaken as error:
                 problem = observe.name_taken(key, error)
             except Invalid as error:
@@ -115,17 +117,17 @@ async def _gather(key: Key, ctx: Context, obj: Object) -> _View:
     try:
         resource = LLMDeployment.from_object(obj)
     except InvalidObjectError as error:
-        return _View(obj, None, None, pods, agents, NOTHING, Problem(Reason.INVALID_SPEC, str(error)), None)
+        return _View(obj, None, None, pods, agents, NOTHING, None, Problem(Reason.INVALID_SPEC, str(error)), None)
     store = await observe.store_problem(ctx, key.namespace)
     source = sources.parse("spec.model.source", resource.spec.model.source, sources.MODEL_KINDS)
     problems = _problems(resource, source)
     if store and store.reason is Reason.STORE_NOT_SHARED:
         problems.append(store)
-    served = observe.inputs(ctx, resource, pods, agents, nothing_new=store is not None)
-    selection = canaries.decide(key, ctx, *served, advance=not problems)
+    adapters, rules, seen = observe.inputs(ctx, resource, pods, agents, nothing_new=store is not None)
+    selection = canaries.decide(key, ctx, adapters, rules, seen, advance=not problems)
     unserved = store if store and observe.adapters(ctx, key.namespace) else None
     parsed = source if isinstance(source, Source) else None
-    return _View(obj, resource, parsed, pods, agents, selection, problems[0] if problems else None, unserved)
+    return _View(obj, resource, parsed, pods, agents, selection, rules, problems[0] if problems else None, unserved)
 
 
 def _problems(resource: LLMDeployment, source: Source | Problem) -> list[Problem]:
@@ -140,14 +142,15 @@ def _problems(resource: LLMDeployment, source: Source | Problem) -> list[Problem
     return found
 
 
-async def _apply(ctx: Context, view: _View, resource: LLMDeployment, source: Source) -> Revision:
+async def _apply(ctx: Context, view: _View, resource: LLMDeployment, source: Source, rules: Rules) -> Revision:
     """Apply the children: the ConfigMap first, the Deployment last, so that a taken name is found before a pod is made."""
     metadata = view.obj["metadata"]
     stored = ctx.mirror.list("ControllerRevision", metadata["namespace"], {names.LABEL_OWNER_UID: metadata["uid"]})
     images = {"engine": resource.spec.engine.image or ctx.config.images.engine, "agent": ctx.config.images.agent}
     revision = revisions.revision(resource, stored, lambda wanted: serving.pod_template(resource, source, ctx.config, wanted), images)
+    ready = sum(1 for pod in view.pods if pod.active and pod.ready)
     desired = [
-        children.adapters_config_map(metadata["name"], adapters_file.content(view.selection, observe.rules(resource))),
+        children.adapters_config_map(metadata["name"], adapters_file.content(view.selection, rules, ready)),
         children.service(resource),
         children.disruption_budget(resource),
         revision.manifest,
@@ -167,6 +170,7 @@ def _status(key: Key, ctx: Context, view: _View, problem: Problem | None, revisi
     before = view.obj.get("status") or {}
     template = ((spec.get("template") or {}).get("metadata") or {}).get("annotations") or {}
     wanted = view.resource.spec.replicas if view.resource else int(spec.get("replicas") or 0)
+    live = observe.live_limits(ctx, key.namespace, key.name)
     failures = [item for item in (deployment.get("status") or {}).get("conditions") or [] if item.get("type") == "ReplicaFailure"]
     return serving_status.status(
         serving_status.Observed(
@@ -180,6 +184,7 @@ def _status(key: Key, ctx: Context, view: _View, problem: Problem | None, revisi
             pods=view.pods,
             agents=view.agents,
             selection=view.selection,
+            slots=live.slots if live else 0,
             problem=problem,
             adapters_problem=view.adapters_problem,
             refused_pods=next((item.get("message") or "" for item in failures if item.get("status") == "True"), ""),

@@ -13,7 +13,7 @@ from graftwork.facts.problem import Problem
 from graftwork.plan import adapters_file, serving
 from graftwork.plan.adapters import matches
 from graftwork.reasons import Reason
-from graftwork.reconcile import observe
+from graftwork.reconcile import importing, observe
 from graftwork.reconcile.announce import announce
 from graftwork.reconcile.context import Context, Key, Object, Result
 from graftwork.reconcile.objects import drop_finalizer, ensure_finalizer, is_deleting, write_status
@@ -33,30 +33,39 @@ class LoRAAdapterReconciler:
         if obj is None:
             return Result(gone=True)
         problem: Problem | None = None
-        adapter: Adapter | None = None
+        resource: LoRAAdapter | None = None
         try:
-            adapter = adapter_facts.adapter(LoRAAdapter.from_object(obj))
+            resource = LoRAAdapter.from_object(obj)
         except InvalidObjectError as error:
             problem = Problem(Reason.INVALID_SPEC, str(error))
-        if is_deleting(obj):
-            return await _let_go(key, ctx, obj, adapter)
+        if is_deleting(obj):  # an import goes on until then or not: its Job goes by its owner reference
+            return await _let_go(key, ctx, obj, adapter_facts.adapter(resource) if resource else None)
         obj = await ensure_finalizer(ctx, obj)
         problem = problem or await observe.store_problem(ctx, key.namespace)
+        again = None
+        if resource and not problem and not adapter_facts.adapter(resource).stored:
+            step = await importing.follow(key, ctx, obj, resource)
+            obj, problem, again = step.obj, step.problem, step.again_seconds
+            resource = LoRAAdapter.from_object(obj)
+        adapter = adapter_facts.adapter(resource) if resource else None
         places = _places(key, ctx, adapter) if adapter and not problem else []
         status = lora.status(
             lora.Observed(
                 generation=obj["metadata"].get("generation", 0),
-                digest=adapter.digest if adapter else "",
+                adapter=adapter if adapter and adapter.stored else None,
                 places=places,
                 problem=problem,
                 before=obj.get("status") or {},
                 now=observe.now(ctx),
+                unreadable=tuple(_unreadable(ctx, key.namespace)),
             )
         )
         await write_status(ctx, obj, status)
         announce(ctx, obj, status)
+        if resource and resource.spec.imported and adapter and adapter.stored:
+            await importing.clear(ctx, obj)
         waiting = any(place.settling for place in places)
-        return Result(requeue_after_seconds=observe.SETTLE_SECONDS if waiting else None)
+        return Result(requeue_after_seconds=observe.SETTLE_SECONDS if waiting else again)
 
 
 def _deployments(ctx: Context, namespace: str) -> list[LLMDeployment]:
@@ -72,6 +81,23 @@ def _deployments(ctx: Context, namespace: str) -> list[LLMDeployment]:
     return found
 
 
+def _unreadable(ctx: Context, namespace: str) -> list[str]:
+    """Return what is wrong with the namespace's LLMDeployments that cannot be read: nobody knows what those select."""
+    found = []
+    for obj in ctx.mirror.list("LLMDeployment", namespace):
+        try:
+            LLMDeployment.from_object(obj)
+        except InvalidObjectError as error:
+            found.append(f"LLMDeployment {obj['metadata']['name']} cannot be read: {error}")
+    return found
+
+
+def _stalled(deployment: LLMDeployment) -> str:
+    """Return why a deployment's children are left as they are, so that its pods are told of nothing new."""
+    found = conditions.find(deployment.status.get("conditions") or [], conditions.STALLED)
+    return f"{found.get('reason')}: {found.get('message')}" if found.get("status") == "True" else ""
+
+
 def _places(key: Key, ctx: Context, adapter: Adapter) -> list[lora.Place]:
     """Return what each deployment whose selector takes the adapter decided of it, and what its pods have."""
     places = []
@@ -80,7 +106,8 @@ def _places(key: Key, ctx: Context, adapter: Adapter) -> list[lora.Place]:
             continue
         pods = observe.pods(ctx, key.namespace, serving.selector(deployment.metadata.name))
         agents = observe.agents(ctx, pods)
-        decision = observe.selection(ctx, deployment, pods, agents).decisions.get(adapter.name)
+        selection = observe.selection(ctx, deployment, pods, agents)
+        decision = selection.decisions.get(adapter.name)
         if decision is None:
             continue
         ready = [pod for pod in pods if pod.active and pod.ready]
@@ -93,6 +120,7 @@ def _places(key: Key, ctx: Context, adapter: Adapter) -> list[lora.Place]:
                 trouble=seen_adapters.trouble(adapter, [pod for pod in pods if pod.active], agents) if decision.offered else None,
                 silent=tuple(seen_adapters.unreachable(ready, agents)),
                 settling=observe.settling(pods, agents) is not None,
+                blocked=_stalled(deployment),
             )
         )
     return places
@@ -102,7 +130,7 @@ async def _let_go(key: Key, ctx: Context, obj: Object, adapter: Adapter | None) 
     """Drop the finalizer once no engine has the adapter, or when the deadline has passed: nobody waits for a pod that does not answer."""
     if names.FINALIZER not in (obj["metadata"].get("finalizers") or []):
         return Result()
-    holders = _holders(key, ctx, adapter) if adapter else []
+    holders = _holders(key, ctx, adapter) if adapter and adapter.stored else []
     since = parse_rfc3339(obj["metadata"]["deletionTimestamp"])
     if not holders or ctx.clock.now() >= since + timedelta(seconds=UNLOAD_SECONDS):
         if holders:

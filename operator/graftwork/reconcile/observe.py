@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from graftwork import names
 from graftwork.api import InvalidObjectError, LLMDeployment, LoRAAdapter
-from graftwork.api.llmdeployment import AliasSettings, CanarySettings
+from graftwork.api.llmdeployment import RANKS, AliasSettings, CanarySettings
 from graftwork.clock import rfc3339
 from graftwork.errors import Forbidden, Invalid, NameTaken
 from graftwork.facts import adapters as adapter_facts
@@ -16,9 +17,10 @@ from graftwork.facts import pods as pod_facts
 from graftwork.facts.adapters import Adapter, Selection
 from graftwork.facts.agents import Agent
 from graftwork.facts.canary import Settings
+from graftwork.facts.limits import Limits, limits
 from graftwork.facts.pods import Pod
 from graftwork.facts.problem import Problem
-from graftwork.plan import adapters_file
+from graftwork.plan import adapters_file, bases, capacity
 from graftwork.plan.adapters import Rules, Seen, select
 from graftwork.plan.promotion import Promotion
 from graftwork.reasons import Reason
@@ -95,15 +97,26 @@ def adapters(ctx: Context, namespace: str) -> list[Adapter]:
     return result
 
 
-def rules(deployment: LLMDeployment) -> Rules:
-    """Return what the deployment's spec says of its adapters."""
+def live_limits(ctx: Context, namespace: str, deployment: str) -> Limits | None:
+    """Return what the engines of the template that is rolled out now are started with; None before there is one."""
+    child = ctx.mirror.get("Deployment", namespace, deployment) or {}
+    return limits(((child.get("spec") or {}).get("template") or {}).get("spec"))
+
+
+def rules(deployment: LLMDeployment, live: Limits | None = None) -> Rules:
+    """Return what the deployment's spec says of its adapters; for `auto`, what its engines are started with now."""
     settings = deployment.spec.adapters
+    following = settings.max_rank == "auto"
+    running = live.max_rank if live else capacity.LEAST_RANK
     return Rules(
         namespace=deployment.metadata.namespace,
         deployment=deployment.metadata.name,
         served_name=deployment.served_name,
         max_loaded=settings.max_loaded,
-        max_rank=settings.max_rank,
+        max_rank=running if settings.max_rank == "auto" else settings.max_rank,
+        rank_auto=following,
+        places=live.kept // 2 if live else capacity.places(settings.max_loaded),
+        compatible_bases=bases.normals(deployment.spec.model.compatible_bases),
         match_labels=settings.selector.match_labels,
         pins={alias.name: alias.adapter for alias in settings.aliases if alias.adapter},
         keeps={alias.name: alias.keep for alias in settings.aliases},
@@ -145,8 +158,27 @@ def inputs(
         served={row["alias"]: row["stable"] for row in rows if row.get("stable")},
         routes=adapters_file.routes(config_map),
         standings={row["alias"]: canary_facts.from_row(row) for row in rows},
+        max_rank=min((pod.limits.max_rank for pod in found if pod.active and pod.limits), default=None),
     )
-    return candidates, rules(deployment), seen
+    live = live_limits(ctx, namespace, name)
+    ruled = rules(deployment, live)
+    if ruled.rank_auto:
+        wanted = _wanted_ranks(candidates, ruled, seen, first=live is None)
+        ruled = replace(ruled, max_rank=capacity.fitting_rank(wanted, live.max_rank if live else None))
+    return candidates, ruled, seen
+
+
+def _wanted_ranks(candidates: Sequence[Adapter], ruled: Rules, seen: Seen, *, first: bool) -> list[int]:
+    """Return the ranks of what would be served if ranks did not matter, so that what is refused anyway restarts no pod.
+
+    Before the first template there are no pods and no word about their base: then what may turn out to be servable counts too, or the pods
+    would be replaced as soon as they have spoken.
+    """
+    if all(adapter.rank <= ruled.max_rank for adapter in candidates):
+        return []
+    free = select(candidates, replace(ruled, max_rank=RANKS[-1]), replace(seen, max_rank=None))
+    waiting = [item.adapter for item in free.decisions.values() if first and item.reason is Reason.LOADING]
+    return [adapter.rank for adapter in (*free.offered, *waiting)]
 
 
 def _fingerprints(found: Sequence[Pod], known: Mapping[str, Agent], remembered: str) -> frozenset[str]:

@@ -74,7 +74,7 @@ def _unservable(ctx: Context, job: FineTuneJob, deployment: LLMDeployment) -> Pr
     where = f"LLMDeployment {rules.namespace}/{rules.deployment}"
     if not matches(rules.match_labels, job.spec.publish.labels):
         return None  # it is published for somebody else
-    if rank > rules.max_rank:
+    if rank > rules.max_rank and not rules.rank_auto:
         text = f"spec.lora.rank is {rank}, and adapters.maxRank of {where} is {rules.max_rank}; raise adapters.maxRank or train with a lower rank"
         return Problem(Reason.RANK_TOO_HIGH, text)
     if alias == rules.served_name:

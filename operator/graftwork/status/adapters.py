@@ -27,6 +27,7 @@ _CANARY = (
 )
 """How a candidate stands: the stable version is served all the same, so nothing that should be loaded is missing."""
 _DECIDED = ("stable", "engineName", "candidate", "candidateWeight", "step", "steps", "stepStartedAt", "failed", "failure")
+_WAITING = (Reason.LOADING, Reason.RESTART_REQUIRED)
 _UNHEARD = Agent(reachable=False)
 
 
@@ -59,19 +60,34 @@ def unreachable(pods: Sequence[Pod], agents: Mapping[str, Agent]) -> list[str]:
 
 
 def rows_and_condition(
-    selection: Selection, ready: Sequence[Pod], agents: Mapping[str, Agent], wanted_pods: int, problem: Problem | None
+    selection: Selection, ready: Sequence[Pod], agents: Mapping[str, Agent], wanted_pods: int, problem: Problem | None, *, slots: int = 0
 ) -> tuple[list[ServedAlias], Condition]:
-    """Return a row per alias, and AdaptersLoaded."""
+    """Return a row per alias, and AdaptersLoaded. `slots`: adapters that an engine has in one batch; 0: not known."""
     rows = [_row(plan, selection, ready, agents) for plan in selection.aliases]
     served = {plan.alias for plan in selection.aliases}
-    refused = [item for item in selection.decisions.values() if item.reason and not item.offered and item.reason not in (*_NOT_OURS, Reason.LOADING)]
-    waiting = [item for item in selection.decisions.values() if item.reason is Reason.LOADING]
+    refused = [item for item in selection.decisions.values() if item.reason and not item.offered and item.reason not in (*_NOT_OURS, *_WAITING)]
+    waiting = [item for item in selection.decisions.values() if item.reason in _WAITING]
     rows += [_refused_row(item, len(ready)) for item in _newest(refused + waiting) if item.adapter.alias not in served]
     rows += [_failed_row(alias, outcome, len(ready)) for alias, outcome in selection.canaries.items() if alias not in served]
     rows.sort(key=lambda row: row.alias)
     if problem:
         return rows, Condition(ADAPTERS_LOADED, FALSE, problem.reason, problem.message)
-    return rows, _condition(rows, refused, ready, agents, wanted_pods)
+    condition = _condition(rows, refused, ready, agents, wanted_pods)
+    restarting = [f"{item.adapter.name}: {item.message}" for item in waiting if item.reason is Reason.RESTART_REQUIRED]
+    if restarting and condition.reason is not Reason.ADAPTER_FAILED:
+        return rows, Condition(ADAPTERS_LOADED, FALSE, Reason.RESTART_REQUIRED, clip("; ".join(sorted(restarting)), 2000))
+    over = len(selection.offered) - slots
+    if condition.status == TRUE and slots and over > 0:
+        return rows, Condition(ADAPTERS_LOADED, TRUE, Reason.OVER_CAPACITY, _over_capacity(len(selection.offered), slots))
+    return rows, condition
+
+
+def _over_capacity(loaded: int, slots: int) -> str:
+    return (
+        f"{loaded} adapters are loaded and adapters.maxLoaded is {slots}: an engine has {slots} of them in its slots, the others in host memory. A "
+        f"request for one of those first waits for its weights to be copied into a slot, and no batch has more than {slots} different adapters; "
+        f"raise adapters.maxLoaded (restarts the pods; GPU memory is set aside for each slot) if more than {slots} are busy at the same time"
+    )
 
 
 def _newest(decisions: Sequence[Decision]) -> list[Decision]:
@@ -122,7 +138,7 @@ def _instead(plan: AliasPlan, ready: Sequence[Pod], agents: Mapping[str, Agent])
 
 
 def _refused_row(decision: Decision, of: int) -> ServedAlias:
-    text = decision.message if decision.reason is Reason.LOADING else f"{decision.adapter.name}: {decision.message}"
+    text = decision.message if decision.reason in _WAITING else f"{decision.adapter.name}: {decision.message}"
     return ServedAlias(alias=decision.adapter.alias, loaded=0, of=of, reason=str(decision.reason), message=text)
 
 
@@ -133,7 +149,7 @@ def _failed_row(alias: str, canary: Outcome, of: int) -> ServedAlias:
 
 
 def _condition(rows: Sequence[ServedAlias], refused: Sequence[Decision], ready: Sequence[Pod], agents: Mapping[str, Agent], wanted: int) -> Condition:
-    failing = [row for row in rows if row.message and row.reason not in (None, Reason.LOADING, Reason.AGENT_UNREACHABLE, *_CANARY)]
+    failing = [row for row in rows if row.message and row.reason not in (None, *_WAITING, Reason.AGENT_UNREACHABLE, *_CANARY)]
     texts = [row.message or "" for row in failing]
     told = " ".join(texts)
     texts += [f"{item.adapter.name}: {item.message}" for item in sorted(refused, key=lambda item: item.adapter.name) if item.message not in told]

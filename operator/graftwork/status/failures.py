@@ -7,14 +7,13 @@ from collections.abc import Iterable
 from graftwork import names
 from graftwork.facts.pods import Container, Pod
 from graftwork.facts.problem import Problem
-from graftwork.facts.result import last_words
+from graftwork.facts.result import DEFINITIVE_EXITS, last_words
 from graftwork.facts.text import clip
 from graftwork.reasons import Reason
 
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"})
 _CONFIG = frozenset({"CreateContainerConfigError"})
 _CREATE = frozenset({"CreateContainerError", "RunContainerError"})
-_DEFINITIVE_EXITS = (64, 65)
 _VLLM_USAGE_EXIT = 2
 _MANY_RESTARTS = 2
 _DOWNLOADS = (names.CONTAINER_DOWNLOAD, names.CONTAINER_DOWNLOAD_BASE, names.CONTAINER_DOWNLOAD_DATASET)
@@ -66,7 +65,7 @@ def _ended_problem(pod: Pod, container: Container) -> Problem:
     restarts = f", restarted {container.restarts} times" if container.restarts > 1 else ""
     text = f"container {container.name} of pod {pod.name} ended with exit code {ended.exit_code}{restarts}: {words or ended.reason or 'no message'}"
     usage = container.name == names.CONTAINER_ENGINE and ended.exit_code == _VLLM_USAGE_EXIT
-    definitive = ended.exit_code in _DEFINITIVE_EXITS or usage
+    definitive = ended.exit_code in DEFINITIVE_EXITS or usage
     if container.name not in _DOWNLOADS:
         definitive = definitive or container.restarts >= _MANY_RESTARTS
     return Problem(reason, text, needs_user=definitive)

@@ -45,13 +45,15 @@ class Observed:
     """Whether agents that were not heard yet still have time to answer: what they said before stays."""
     before: Mapping[str, Any]
     now: str
+    slots: int = 0
+    """Adapters that an engine has in one batch; 0: not known."""
 
 
 def status(seen: Observed) -> dict[str, Any]:
     """Return the whole status."""
     active = [pod for pod in seen.pods if pod.active]
     ready = [pod for pod in active if pod.ready]
-    rows, loaded = adapter_rows.rows_and_condition(seen.selection, ready, seen.agents, seen.wanted, seen.adapters_problem)
+    rows, loaded = adapter_rows.rows_and_condition(seen.selection, ready, seen.agents, seen.wanted, seen.adapters_problem, slots=seen.slots)
     written_rows = [row.to_object() for row in rows]
     before = seen.before.get("conditions") or []
     all_conditions = [*_kstatus(seen, active, ready), _serving(seen, ready), loaded]

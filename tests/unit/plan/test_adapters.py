@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
 import pytest
 from graftwork.facts.adapters import Adapter, Selection
-from graftwork.plan import adapters_file
+from graftwork.plan import adapters_file, bases, capacity
 from graftwork.plan.adapters import Rules, Seen, select
 from graftwork.reasons import Reason
 from hypothesis import given, settings
@@ -131,17 +132,89 @@ def test_a_rank_above_the_limit_is_refused_with_the_numbers_and_the_remedy(rank:
     assert remedy in message
 
 
+def test_an_adapter_of_a_declared_base_is_taken_and_marked() -> None:
+    declared = rules(compatible_bases=bases.normals(["hf://Qwen/Qwen3-8B"]))
+    foreign = adapter("medical", 1, fingerprint=OTHER, base_source="Qwen/Qwen3-8B")
+    selection = select([foreign], declared, KNOWN)
+    (entry,) = json.loads(adapters_file.content(selection, declared))["adapters"]
+    assert (entry["compatible"], entry["baseFingerprint"]) == (True, OTHER)
+    refused = select([foreign], RULES, KNOWN).decisions["medical-1"]
+    assert refused.reason is Reason.BASE_MISMATCH
+    assert "add Qwen/Qwen3-8B to model.compatibleBases" in refused.message
+    assert reason(select([adapter("medical", 1, fingerprint=OTHER)], declared, KNOWN), "medical-1") is Reason.BASE_MISMATCH
+
+
+def test_an_adapter_that_knows_no_fingerprint_is_left_to_the_agents_check_of_shapes() -> None:
+    selection = select([adapter("medical", 1, fingerprint="")], RULES, KNOWN)
+    (entry,) = json.loads(adapters_file.content(selection, RULES))["adapters"]
+    assert entry["baseFingerprint"] == ""
+    assert "compatible" not in entry
+
+
+def test_what_is_not_in_the_store_yet_is_nobodys_business() -> None:
+    selection = select([adapter("medical", 1), replace(adapter("medical", 2), digest="", source="", rank=0)], RULES, KNOWN)
+    assert prefer(selection, "medical") == ["medical-1"]
+    assert set(selection.decisions) == {"medical-1"}
+
+
+def test_a_rank_that_the_template_will_follow_waits_for_the_restart() -> None:
+    selection = select([adapter("medical", 1, rank=33)], rules(rank_auto=True), KNOWN)
+    assert reason(selection, "medical-1") is Reason.RESTART_REQUIRED
+    assert "its rank is 33" in selection.decisions["medical-1"].message
+    assert "engines that take 64" in selection.decisions["medical-1"].message
+    assert reason(select([adapter("medical", 1, rank=513)], rules(rank_auto=True), KNOWN), "medical-1") is Reason.RANK_TOO_HIGH
+
+
+def test_a_rank_is_served_only_when_every_pod_takes_it_and_what_was_listed_stays() -> None:
+    wide = adapter("medical", 2, rank=64)
+    mixed = replace(KNOWN, max_rank=16)
+    assert prefer(select([adapter("medical", 1), wide], rules(max_rank=64), mixed), "medical") == ["medical-1"]
+    assert prefer(select([adapter("medical", 1), wide], rules(max_rank=64), replace(KNOWN, max_rank=64)), "medical") == ["medical-2", "medical-1"]
+    listed = replace(mixed, listed=frozenset([wide.engine_name]))
+    assert prefer(select([adapter("medical", 1), wide], rules(max_rank=64), listed), "medical")[0] == "medical-2"
+
+
+@pytest.mark.parametrize(
+    ("ranks", "current", "wanted"), [([], None, 16), ([4], None, 16), ([17], None, 32), ([8], 64, 64), ([300], 16, 320), ([513], None, 16)]
+)
+def test_auto_is_the_lowest_rank_that_vllm_takes_and_never_shrinks(ranks: list[int], current: int | None, wanted: int) -> None:
+    assert capacity.fitting_rank(ranks, current) == wanted
+
+
+def test_the_cache_in_host_memory_has_room_for_what_is_listed_and_what_replaces_it() -> None:
+    for slots in (1, 8, 128, 200, 256):
+        assert capacity.kept_in_host_memory(slots) == 2 * capacity.places(slots)
+        assert capacity.places(slots) >= slots
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("hf://Qwen/Qwen3-8B", "Qwen/Qwen3-8B"),
+        ("hf://Qwen/Qwen3-8B@main", "https://huggingface.co/Qwen/Qwen3-8B/"),
+        ("s3://models/tiny/", "s3://models/tiny"),
+    ],
+)
+def test_sources_of_a_base_are_compared_by_what_they_name(one: str, other: str) -> None:
+    assert bases.normal(one) == bases.normal(other)
+
+
+def test_replicas_are_told_and_never_none() -> None:
+    selection = select([], RULES, KNOWN)
+    assert [json.loads(adapters_file.content(selection, RULES, ready))["replicas"] for ready in (0, 1, 3)] == [1, 1, 3]
+
+
 def test_previous_versions_give_way_before_an_alias_does() -> None:
-    selection = select([adapter(alias, version) for alias in ("a", "b") for version in (1, 2)], rules(max_loaded=3), KNOWN)
+    selection = select([adapter(alias, version) for alias in ("a", "b") for version in (1, 2)], rules(places=3), KNOWN)
     assert [prefer(selection, "a"), prefer(selection, "b")] == [["a-2", "a-1"], ["b-2"]]
 
 
 def test_a_new_alias_never_takes_the_place_of_one_that_is_served() -> None:
     old, new = adapter("old", 5), adapter("new", 1)
-    selection = select([old, new], rules(max_loaded=1), Seen(fingerprints=frozenset([BASE]), listed=frozenset([old.engine_name])))
+    selection = select([old, new], rules(places=1), Seen(fingerprints=frozenset([BASE]), listed=frozenset([old.engine_name])))
     assert prefer(selection, "old") == ["old-5"]
     assert reason(selection, "new-1") is Reason.CAPACITY_EXCEEDED
-    assert "maxLoaded of LLMDeployment ml/support is 1" in selection.decisions["new-1"].message
+    assert "LLMDeployment ml/support serves at most 1 adapters" in selection.decisions["new-1"].message
 
 
 def test_a_broken_version_never_takes_away_what_serves() -> None:
@@ -190,7 +263,7 @@ adapters_strategy = st.lists(
     unique_by=lambda item: item.name,
 ).map(lambda found: [Adapter(**{**item.__dict__, "uid": str(index)}) for index, item in enumerate(found)])
 rules_strategy = st.builds(
-    lambda loaded, keep, pin: rules(max_loaded=loaded, default_keep=keep, pins=pin),
+    lambda places, keep, pin: rules(places=places, default_keep=keep, pins=pin),
     st.integers(1, 5),
     st.integers(0, 3),
     st.sampled_from([{}, {"medical": "medical-2"}, {"legal": "nothing"}]),
@@ -209,7 +282,7 @@ def test_every_selection_is_a_good_one(found: list[Adapter], chosen: Rules, rand
     assert set(selection.decisions) == {item.name for item in found if not item.deleting}
     offered = selection.offered
     assert {name for name, item in selection.decisions.items() if item.offered} == {item.name for item in offered}
-    assert len({item.engine_name for item in offered}) == len(offered) <= chosen.max_loaded
+    assert len({item.engine_name for item in offered}) == len(offered) <= chosen.places
     assert all(item.fingerprint == BASE and item.rank <= chosen.max_rank and not item.deleting for item in offered)
     for decision in selection.decisions.values():
         assert decision.offered or (decision.reason and decision.message)

@@ -19,6 +19,8 @@ def hash_of(**spec: Any) -> str:
         {"replicas": 3},
         {"adapters": {"selector": {"matchLabels": {"a": "b"}}, "aliases": [{"name": "a", "adapter": "a-1"}]}},
         {"adapters": {"maxLoaded": 8, "maxRank": 16}},
+        {"adapters": {"maxRank": "auto"}},
+        {"model": {"source": "s3://models/tiny", "compatibleBases": ["hf://Qwen/Qwen3-8B"]}},
         {"engine": {"args": {}, "env": [], "dtype": "auto"}, "pod": {"labels": {}, "resources": {}}, "service": {"port": 8000}},
         {"rollout": {"drainSeconds": 8}},
     ],

@@ -320,7 +320,7 @@ async def test_a_deployment_that_is_not_there_is_waited_for() -> None:
         ({"dataset": {"source": "hf://x/y"}}, "SourceInvalid", "spec.dataset.source is 'hf://x/y'"),
         ({"dataset": {"source": "configMap://words/train.jsonl"}}, "SourceNotFound", "no ConfigMap 'words'"),
         ({"dataset": {"source": "configMap://words2/train.jsonl"}}, "SourceNotFound", "it has other.jsonl"),
-        ({"deploymentRef": "support", "lora": {"rank": 64}}, "RankTooHigh", "spec.lora.rank is 64, and adapters.maxRank"),
+        ({"deploymentRef": "narrow", "lora": {"rank": 64}}, "RankTooHigh", "spec.lora.rank is 64, and adapters.maxRank"),
         ({"deploymentRef": "support", "publish": {"alias": "support"}}, "AliasTaken", "'support' is the served name"),
         ({"deploymentRef": "support", "publish": {"alias": "legal"}}, "AliasTaken", "belongs to lineage 'others'"),
     ],
@@ -328,6 +328,7 @@ async def test_a_deployment_that_is_not_there_is_waited_for() -> None:
 async def test_what_cannot_come_to_anything_is_not_started(spec: dict[str, Any], reason: str, words: str) -> None:
     world = World()
     await serving(world)
+    world.deployment("narrow", adapters={"maxRank": 16})
     world.adapter("legal", owner="others")
     await world.run("LLMDeployment", "support")
     other = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "ml", "name": "words2"}, "data": {"other.jsonl": ""}}

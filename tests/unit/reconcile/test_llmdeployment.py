@@ -299,3 +299,100 @@ async def test_a_deleted_one_is_left_to_the_garbage_collector() -> None:
     await world.run("LLMDeployment", "support")
     assert world.writes() == []
     assert all(not pods for pods in world.agents.watched.values())
+
+
+def rank_of(world: World) -> str:
+    arguments = world.get("Deployment", "support")["spec"]["template"]["spec"]["containers"][0]["args"]
+    return str(next(item for item in arguments if item.startswith("--max-lora-rank=")))
+
+
+async def test_the_first_template_takes_the_rank_of_what_is_there_to_be_served() -> None:
+    world = World()
+    world.adapter(rank=40)
+    world.deployment()
+    await world.run("LLMDeployment", "support")
+    assert rank_of(world) == "--max-lora-rank=64"
+    assert json.loads(world.content())["maxRank"] == 64
+
+
+async def test_a_higher_rank_is_announced_rolled_out_and_then_served_and_never_goes_down_again() -> None:
+    world = World()
+    await serving(world)
+    medical = world.adapter()
+    await world.run("LLMDeployment", "support")
+    world.agent("p1", medical)
+    await world.run("LLMDeployment", "support")
+    wide = world.adapter("wide", letter="b", rank=33)
+    await world.run("LLMDeployment", "support")
+    assert rank_of(world) == "--max-lora-rank=64"
+    assert wide not in world.content()
+    assert medical in world.content()
+    status = world.status("LLMDeployment", "support")
+    assert condition(status, "AdaptersLoaded") == ("False", "RestartRequired")
+    assert ("LLMDeployment/support", "RestartRequired") in [(who, why) for who, why, _ in world.events.recorded]
+    await world.run("LoRAAdapter", "wide-1")
+    assert condition(world.status("LoRAAdapter", "wide-1"), "Reconciling") == ("True", "RestartRequired")
+    world.pod("p2")
+    world.agent("p2", medical)
+    await world.run("LLMDeployment", "support")
+    assert wide not in world.content(), "the old pod cannot load it"
+    world.pod("p1", terminating=True)
+    await world.run("LLMDeployment", "support")
+    assert wide in world.content()
+    world.agent("p2", medical, wide)
+    await world.run("LLMDeployment", "support")
+    assert condition(world.status("LLMDeployment", "support"), "AdaptersLoaded") == ("True", "AdaptersLoaded")
+    world.delete("LoRAAdapter", "wide-1")
+    await world.run("LLMDeployment", "support")
+    assert rank_of(world) == "--max-lora-rank=64"
+    assert world.status("LLMDeployment", "support")["rollout"]["revision"] == 2
+
+
+async def test_a_rank_that_would_be_refused_anyway_restarts_no_pod() -> None:
+    world = World()
+    await serving(world)
+    world.adapter("foreign", letter="b", rank=512, baseModel={"fingerprint": "sha256:" + "2" * 64})
+    world.adapter("support", letter="c", rank=512)
+    await world.run("LLMDeployment", "support")
+    assert rank_of(world) == "--max-lora-rank=16"
+    assert world.status("LLMDeployment", "support")["rollout"]["revision"] == 1
+
+
+async def test_more_adapters_than_slots_are_served_with_a_warning_that_says_what_it_costs() -> None:
+    world = World()
+    await serving(world, adapters={"maxLoaded": 1})
+    engines = [world.adapter(alias, letter=letter) for alias, letter in (("medical", "a"), ("legal", "b"))]
+    await world.run("LLMDeployment", "support")
+    world.agent("p1", *engines)
+    await world.run("LLMDeployment", "support")
+    status = world.status("LLMDeployment", "support")
+    assert condition(status, "AdaptersLoaded") == ("True", "OverCapacity")
+    assert "2 adapters are loaded and adapters.maxLoaded is 1" in message(status, "AdaptersLoaded")
+    assert condition(status, "Ready")[0] == "True"
+
+
+async def test_declaring_a_base_compatible_restarts_no_pod() -> None:
+    world = World()
+    await serving(world)
+    foreign = world.adapter(baseModel={"source": "hf://Qwen/Qwen3-8B", "fingerprint": "sha256:" + "2" * 64})
+    await world.run("LLMDeployment", "support")
+    assert foreign not in world.content()
+    world.edit("LLMDeployment", "support", model={"source": "s3://models/tiny", "compatibleBases": ["Qwen/Qwen3-8B"]})
+    await world.run("LLMDeployment", "support")
+    assert foreign in world.content()
+    assert len([key for key in world.cluster.objects if key.kind == "ControllerRevision"]) == 1
+
+
+async def test_the_engines_that_run_say_how_many_adapters_may_be_listed() -> None:
+    """A template that an older operator froze had a smaller cache: what does not fit would be read inside the forward step."""
+    world = World()
+    await serving(world)
+    made = world.get("Deployment", "support")
+    (engine,) = made["spec"]["template"]["spec"]["containers"]
+    engine["args"] = ["--max-cpu-loras=2" if item.startswith("--max-cpu-loras=") else item for item in engine["args"]]
+    for alias, letter in (("medical", "a"), ("legal", "b")):
+        world.adapter(alias, letter=letter)
+    await world.run("LoRAAdapter", "medical-1")
+    await world.run("LoRAAdapter", "legal-1")
+    assert condition(world.status("LoRAAdapter", "legal-1"), "Ready") == ("False", "Loading")
+    assert condition(world.status("LoRAAdapter", "medical-1"), "Stalled") == ("True", "CapacityExceeded")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from graftwork.names import FINALIZER
 
@@ -15,9 +17,9 @@ async def both(world: World, *adapters: str) -> None:
         await world.run("LoRAAdapter", name)
 
 
-async def hot(world: World) -> str:
+async def hot(world: World, **spec: Any) -> str:
     """Bring a deployment with one loaded adapter about."""
-    await serving(world)
+    await serving(world, **spec)
     engine = world.adapter()
     await both(world, "medical-1")
     world.agent("p1", engine)
@@ -60,7 +62,7 @@ async def test_nobody_selects_it() -> None:
 )
 async def test_a_refused_one_is_stalled_and_touches_nothing_that_serves(spec: dict[str, object], reason: str, words: str) -> None:
     world = World()
-    await hot(world)
+    await hot(world, adapters={"maxRank": 16})
     world.adapter(version=2, letter="b", **spec)
     await both(world, "medical-2")
     assert not [kind for _, kind, _ in world.writes() if kind in ("ConfigMap", "Pod", "Deployment")]
@@ -124,3 +126,23 @@ async def test_a_new_version_takes_over_and_the_one_before_the_last_is_supersede
     assert one not in world.content()
     ready = [condition(world.status("LoRAAdapter", f"medical-{n}"), "Ready") for n in (1, 2, 3)]
     assert ready == [("False", "Superseded"), ("True", "Loaded"), ("True", "Loaded")]
+
+
+async def test_a_deployment_that_is_stalled_is_named_as_what_it_waits_for() -> None:
+    world = World()
+    await serving(world)
+    world.edit("LLMDeployment", "support", engine={"args": {"max-lora-rank": 64}})
+    world.adapter()
+    await both(world, "medical-1")
+    status = world.status("LoRAAdapter", "medical-1")
+    assert condition(status, "Ready") == ("False", "Loading")
+    assert "LLMDeployment support is stalled" in message(status, "Ready")
+    assert "OwnedFlag" in message(status, "Ready")
+
+
+async def test_a_deployment_that_cannot_be_read_is_named() -> None:
+    world = World()
+    world.deployment(replicas=-1)
+    world.adapter()
+    await world.run("LoRAAdapter", "medical-1")
+    assert "LLMDeployment support cannot be read: spec.replicas" in message(world.status("LoRAAdapter", "medical-1"), "Ready")

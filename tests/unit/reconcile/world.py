@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from graftwork import names
-from graftwork.cluster.kinds import Key
+from graftwork.cluster.kinds import SWEEP, Key
 from graftwork.cluster.protocol import PeerView
 from graftwork.config import Config
 from graftwork.reconcile.context import Context, Result
 from graftwork.reconcile.finetunejob import FineTuneJobReconciler
 from graftwork.reconcile.llmdeployment import LLMDeploymentReconciler
 from graftwork.reconcile.loraadapter import LoRAAdapterReconciler
+from graftwork.reconcile.sweep import SweepReconciler
 
 from tests.unit.runtime.fakes import CONFIG, FakeClock, FakeCluster, FakeEvents, FakePeers, new_context
 from tests.unit.status.seen import BASE, container, pod_object
@@ -43,6 +44,7 @@ class World:
             "LLMDeployment": LLMDeploymentReconciler(),
             "FineTuneJob": FineTuneJobReconciler(),
             "LoRAAdapter": LoRAAdapterReconciler(),
+            SWEEP: SweepReconciler(),
         }
 
     async def run(self, kind: str, name: str) -> Result:
@@ -94,10 +96,22 @@ class World:
 
     def pod(self, name: str = "p1", deployment: str = "support", **fields: Any) -> None:
         """Put a pod as the Deployment's template of now makes it, and an agent that reads the ConfigMap of now."""
-        template = self.get("Deployment", deployment)["spec"]["template"]["metadata"]["annotations"][names.ANNOTATION_TEMPLATE_HASH]
+        made = self.get("Deployment", deployment)["spec"]["template"]
+        template = made["metadata"]["annotations"][names.ANNOTATION_TEMPLATE_HASH]
         labels = {names.LABEL_DEPLOYMENT: deployment}
-        self.cluster.seed(pod_object(name, labels=labels, **{"template": template, "main": (container("vllm", running=True),), **fields}))
+        pod = pod_object(name, labels=labels, **{"template": template, "main": (container("vllm", running=True),), **fields})
+        self.cluster.seed({**pod, "spec": {**made["spec"], **pod["spec"]}})
         self.agent(name)
+
+    def brought(self, name: str = "legal-1", source: str = "hf://acme/legal-lora", **spec: Any) -> None:
+        """Add a LoRAAdapter that is to be imported."""
+        self.add("LoRAAdapter", name, {"alias": "legal", "version": 1, "source": source, **spec})
+
+    def import_pod(self, name: str = "legal-1", pod: str = "i1", **fields: Any) -> None:
+        """Put a pod of an adapter's import Job."""
+        labels = {names.LABEL_ADAPTER: name}
+        owner = self.get("Job", f"{name}-import")["metadata"]["uid"]
+        self.cluster.seed(pod_object(pod, labels=labels, owner=owner, ready=False, **fields))
 
     def agent(self, pod: str, *loaded: str, reachable: bool = True, observed: str | None = None, **fields: Any) -> None:
         adapters = [{"engineName": name, "name": name, "state": "Loaded"} for name in loaded]

@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 from graftwork import names
-from graftwork.cluster.kinds import KINDS, Key
+from graftwork.cluster.kinds import KINDS, Key, sweep_key
 from graftwork.cluster.mirror import Change, Mirror
-from graftwork.handlers.routes import concerned, owner_of
+from graftwork.handlers.routes import concerned, owner_of, standing
 
 from tests.unit.runtime.fakes import obj_of
 
 DEPLOYMENT, ADAPTER, JOB = Key("LLMDeployment", "ml", "support"), Key("LoRAAdapter", "ml", "medical-8"), Key("FineTuneJob", "ml", "tickets")
+SWEEP = sweep_key("ml")
 
 
 def pod(version: int, **metadata: Any) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def woken(mirror: Mirror, before: dict[str, Any] | None, after: dict[str, Any] |
 
 def test_a_new_adapter_wakes_deployments_of_its_namespace_its_job_and_itself(fleet: Mirror) -> None:
     adapter = fleet.get("LoRAAdapter", "ml", "medical-8")
-    assert woken(fleet, None, adapter, written=True) == {ADAPTER, DEPLOYMENT, JOB}
+    assert woken(fleet, None, adapter, written=True) == {ADAPTER, DEPLOYMENT, JOB, SWEEP}
 
 
 def test_an_adapters_status_wakes_no_deployment_and_our_own_write_of_it_not_even_itself(fleet: Mirror) -> None:
@@ -141,7 +142,20 @@ def test_a_deployments_status_wakes_adapters_and_the_jobs_that_refer_to_it(fleet
 
 
 def test_a_deleted_adapter_wakes_deployments(fleet: Mirror) -> None:
-    assert DEPLOYMENT in woken(fleet, fleet.get("LoRAAdapter", "ml", "medical-8"), None)
+    assert {DEPLOYMENT, SWEEP} <= woken(fleet, fleet.get("LoRAAdapter", "ml", "medical-8"), None)
+
+
+def test_an_import_that_is_done_wakes_whoever_can_serve_it(fleet: Mirror) -> None:
+    before = {**obj_of("LoRAAdapter", "legal-1"), "spec": {"alias": "legal", "source": "hf://acme/legal"}}
+    pinned = {**before, "status": {"digest": "x", "source": "y", "rank": 8}}
+    assert woken(fleet, before, pinned, written=True) == {DEPLOYMENT, SWEEP}
+    loaded = {**pinned, "status": {**pinned["status"], "loadedText": "1/1"}}
+    assert woken(fleet, pinned, loaded, written=True) == set()
+
+
+def test_everything_that_stands_has_a_task_at_the_start(fleet: Mirror) -> None:
+    fleet.put(obj_of("Job", "graftwork-sweep-4", namespace="old", labels={names.LABEL_SWEEP: "true"}))
+    assert set(standing(fleet)) >= {ADAPTER, DEPLOYMENT, JOB, SWEEP, sweep_key("old")}
 
 
 def test_children_wake_their_owner(fleet: Mirror) -> None:
@@ -150,6 +164,8 @@ def test_children_wake_their_owner(fleet: Mirror) -> None:
     assert owner_of(obj_of("ConfigMap", ownerReferences=[reference])) == DEPLOYMENT
     assert owner_of(obj_of("Pod", ownerReferences=[replica_set], labels={names.LABEL_DEPLOYMENT: "support"})) == DEPLOYMENT
     assert owner_of(obj_of("Pod", labels={names.LABEL_JOB: "tickets"})) == JOB
+    assert owner_of(obj_of("Pod", labels={names.LABEL_ADAPTER: "medical-8"})) == ADAPTER
+    assert owner_of(obj_of("Job", labels={names.LABEL_SWEEP: "true"})) == SWEEP
     assert owner_of(obj_of("ConfigMap")) is None
     assert woken(fleet, None, obj_of("Pod", labels={names.LABEL_JOB: "tickets"})) == {JOB}
 

@@ -16,7 +16,7 @@ OFFERED = Decision(EIGHT, True)
 
 
 def see(*places: Place, problem: Problem | None = None, before: dict[str, Any] | None = None) -> dict[str, Any]:
-    found = status(Observed(1, EIGHT.digest, places, problem, before or {}, NOW))
+    found = status(Observed(1, EIGHT, places, problem, before or {}, NOW))
     LoRAAdapterStatus.model_validate(found)
     return found
 

@@ -1,0 +1,37 @@
+"""What an engine was started with, read from its command line: the frozen pod template is the only place where that is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from graftwork import names
+
+_FLAGS = {"--max-lora-rank": "max_rank", "--max-loras": "slots", "--max-cpu-loras": "kept"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many adapters an engine takes. `max_rank`: of each; `slots`: in one batch; `kept`: in host memory."""
+
+    max_rank: int
+    slots: int
+    kept: int
+
+
+def limits(pod_spec: Mapping[str, Any] | None) -> Limits | None:
+    """Return the limits of a pod, or of a pod template, whose spec this is; None if it has no engine with all three flags."""
+    for container in (pod_spec or {}).get("containers") or []:
+        if container.get("name") == names.CONTAINER_ENGINE:
+            return _of_arguments(container.get("args") or [])
+    return None
+
+
+def _of_arguments(arguments: list[str]) -> Limits | None:
+    found = {}
+    for argument in arguments:
+        flag, _, value = str(argument).partition("=")
+        if flag in _FLAGS and value.isdecimal():
+            found[_FLAGS[flag]] = int(value)
+    return Limits(**found) if len(found) == len(_FLAGS) else None

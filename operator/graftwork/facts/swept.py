@@ -1,0 +1,27 @@
+"""The last word of a sweep (contracts.md, section 7b)."""
+
+from __future__ import annotations
+
+from graftwork import contracts
+from graftwork.facts.text import clip, last_line
+
+
+def waiting(message: str) -> int | None:
+    """Return how many folders a sweep found that are not to be removed yet; None if it does not say."""
+    try:
+        found = contracts.parse(contracts.SWEEP_RESULT, message.encode()).get("waiting")
+    except contracts.ContractError:
+        return None
+    return found if isinstance(found, int) else None
+
+
+def words(message: str) -> str:
+    """Return what a sweep says of itself, on one line."""
+    try:
+        found = contracts.parse(contracts.SWEEP_RESULT, message.encode())
+    except contracts.ContractError:
+        return last_line(message)
+    removed = (
+        f"{found.get('removed', 0)} removed ({found.get('removedBytes', 0)} bytes), {found.get('waiting', 0)} waiting, {found.get('kept', 0)} kept"
+    )
+    return clip(f"{found['reason']}: {found['message'] or removed}")

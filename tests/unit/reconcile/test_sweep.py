@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from graftwork import names
+from graftwork.cluster.kinds import SWEEP, Key
+
+from tests.unit.reconcile.world import World
+from tests.unit.status.seen import container, pod_object
+
+DAY = 86_400
+KEY = "graftwork-sweep"
+
+
+def digest(letter: str) -> str:
+    return f"sha256:{letter * 64}"
+
+
+def jobs(world: World) -> list[str]:
+    return sorted(key.name for key in world.cluster.objects if key.kind == "Job" and key.name.startswith(KEY))
+
+
+def kept(world: World, number: int) -> list[str]:
+    found: list[str] = json.loads(world.get("ConfigMap", f"{KEY}-{number}")["data"]["sweep.json"])["keep"]
+    return found
+
+
+def finish(world: World, number: int, *, waiting: int = 0) -> None:
+    job = world.get("Job", f"{KEY}-{number}")
+    ended = {"type": "Complete", "status": "True", "lastTransitionTime": world.ctx.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")}
+    world.cluster.seed({**job, "status": {"conditions": [ended]}})
+    word = {"apiVersion": "graftwork.dev/sweep-result/v1", "outcome": "Succeeded", "reason": "Swept", "message": "", "waiting": waiting}
+    main = (container("sweep", ended=(0, json.dumps(word))),)
+    labels = {names.LABEL_SWEEP: "true"}
+    world.cluster.seed(pod_object(f"s{number}", labels=labels, owner=job["metadata"]["uid"], ready=False, phase="Succeeded", main=main))
+
+
+def gone(world: World, name: str) -> None:
+    del world.cluster.objects[Key("LoRAAdapter", "ml", name)]
+    world.ctx.mirror.remove("LoRAAdapter", "ml", name)  # type: ignore[attr-defined]
+
+
+async def run(world: World) -> Any:
+    return await world.run(SWEEP, KEY)
+
+
+async def test_a_namespace_with_adapters_is_swept_a_day_after_the_first() -> None:
+    world = World()
+    world.adapter()
+    world.brought()
+    result = await run(world)
+    assert jobs(world) == []
+    assert result.requeue_after_seconds == 21 * 3600
+    await world.clock.advance(21 * 3600)
+    await run(world)
+    assert kept(world, 1) == [digest("a")]
+    await run(world)
+    assert jobs(world) == [f"{KEY}-1"], "at most one at a time"
+
+
+async def test_a_deletion_makes_a_sweep_and_the_one_before_goes() -> None:
+    world = World()
+    world.adapter(letter="a")
+    world.adapter(version=2, letter="b")
+    await run(world)
+    gone(world, "medical-1")
+    await run(world)
+    assert kept(world, 1) == [digest("b")]
+    finish(world, 1)
+    gone(world, "medical-2")
+    result = await run(world)
+    assert 0 < result.requeue_after_seconds <= 30
+    await world.clock.advance(31)
+    await run(world)
+    assert jobs(world) == [f"{KEY}-2"]
+    assert kept(world, 2) == []
+
+
+async def test_what_waits_is_looked_at_every_day_until_nothing_does_even_without_adapters() -> None:
+    world = World()
+    world.adapter()
+    await run(world)
+    gone(world, "medical-1")
+    await run(world)
+    finish(world, 1, waiting=1)
+    world.restart()
+    assert (await run(world)).requeue_after_seconds == DAY
+    await world.clock.advance(DAY)
+    await run(world)
+    finish(world, 2, waiting=0)
+    result = await run(world)
+    assert (result.requeue_after_seconds, jobs(world)) == (None, [f"{KEY}-2"])
+
+
+async def test_what_a_run_or_an_import_has_just_put_there_is_kept() -> None:
+    world = World()
+    world.adapter()
+    world.add("FineTuneJob", "tickets", {"deploymentRef": "support"})
+    published = {"source": "store://ml/medical/cccccccccccc", "digest": digest("c"), "rank": 8, "sizeBytes": 1}
+    word = {"apiVersion": "graftwork.dev/result/v1", "outcome": "Succeeded", "reason": "Published", "message": "", "adapter": published}
+    main = (container("trainer", ended=(0, json.dumps(word))),)
+    world.cluster.seed(pod_object("t1", labels={names.LABEL_JOB: "tickets"}, ready=False, phase="Succeeded", main=main))
+    world.brought()
+    await world.run("LoRAAdapter", "legal-1")
+    brought = {**word, "apiVersion": "graftwork.dev/import-result/v1", "adapter": {**published, "digest": digest("d")}}
+    world.import_pod(phase="Succeeded", main=(container("import", ended=(0, json.dumps(brought))),))
+    await world.clock.advance(DAY)
+    await run(world)
+    assert kept(world, 1) == [digest(letter) for letter in "acd"]
+
+
+async def test_files_that_another_namespace_serves_are_kept() -> None:
+    world = World()
+    world.adapter()
+    spec = {"alias": "medical", "version": 1, "digest": digest("e"), "source": f"store://ml/medical/{'e' * 12}"}
+    world.add("LoRAAdapter", "borrowed", spec, namespace="other")
+    world.add("LoRAAdapter", "own", {**spec, "digest": digest("f"), "source": f"store://other/medical/{'f' * 12}"}, namespace="other")
+    await world.clock.advance(DAY)
+    await run(world)
+    assert kept(world, 1) == [digest("a"), digest("e")]
+
+
+async def test_instructions_that_were_not_written_are_written_by_the_next_pass() -> None:
+    world = World()
+    world.adapter()
+    await world.clock.advance(DAY)
+    await run(world)
+    world.cluster.objects.pop(Key("ConfigMap", "ml", f"{KEY}-1"))
+    world.ctx.mirror.remove("ConfigMap", "ml", f"{KEY}-1")  # type: ignore[attr-defined]
+    await run(world)
+    assert kept(world, 1) == [digest("a")]
+
+
+async def test_nothing_to_look_after_needs_no_task() -> None:
+    world = World()
+    assert (await run(world)).gone
+    assert world.writes() == []
