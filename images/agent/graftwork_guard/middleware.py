@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from graftwork_guard import bodies, reply
 from graftwork_guard.asgi import (
@@ -23,8 +23,10 @@ from graftwork_guard.asgi import (
     send_json,
     with_body,
 )
+from graftwork_guard.choice import session_of
 from graftwork_guard.control import TOKEN_HEADER, Control, Token
 from graftwork_guard.drain import Drain
+from graftwork_guard.forms import Form, FormError, parse_form
 from graftwork_guard.metrics import REFUSED, Metrics
 from graftwork_guard.routes import AGENT_ONLY, Kind, Route, classify
 from graftwork_guard.routing import Refusal, decide, error_document
@@ -118,7 +120,7 @@ class _Exchange:
         self._guard = guard
         self._scope = scope
         self._receive = receive
-        self._reply = reply.Reply(send, guard.look_for_drain)
+        self._reply = reply.Reply(send, self._last)
         self._arrived = monotonic()
         self._in_engine = False
         self._client_gone = False
@@ -132,6 +134,8 @@ class _Exchange:
         except TooLargeError:
             limit = self._guard.settings.max_body_bytes
             await self._refuse(Refusal(413, "BadRequestError", f"The request's body is larger than {limit} bytes."), (_CLOSE,))
+        except FormError as error:
+            await self._refuse(Refusal(400, "BadRequestError", f"{error}."))
         except bodies.TooDeepError:
             await self._refuse(Refusal(400, "BadRequestError", "The request's JSON is nested too deeply."))
         except Exception:
@@ -143,6 +147,7 @@ class _Exchange:
 
     async def _dispatch(self) -> None:
         scope, guard = self._scope, self._guard
+        guard.state.connections.arrived(scope)
         guard.look_for_drain()
         if headers_size(scope) > guard.settings.max_header_bytes:
             text = f"The request's headers are larger than {guard.settings.max_header_bytes} bytes."
@@ -162,11 +167,17 @@ class _Exchange:
             agent = guard.is_agent(scope)
             await self._engine(self._reply if agent else reply.models_reply(self._reply, guard.state.routing, guard.settings.served_name))
         elif kind is Kind.METRICS:
-            await self._engine(reply.metrics_reply(self._reply), drop=(b"accept-encoding",))
+            base = guard.state.routing.base if guard.state.routing else guard.settings.served_name
+            # Without these two the engine answers in Prometheus' text format, uncompressed.
+            await self._engine(reply.metrics_reply(self._reply, base, guard.metrics.render()), drop=(b"accept", b"accept-encoding"))
         elif kind is Kind.AGENT:
             await self._change_adapters()
         else:
             await guard.control(kind, scope, self._receive, self._reply)
+
+    def _last(self) -> bool:
+        """Whether this answer ends its connection, asked when it begins."""
+        return self._guard.look_for_drain() or self._guard.state.connections.lets_go(self._scope)
 
     async def _change_adapters(self) -> None:
         """Pass a load or an unload on. In the engine's last seconds it would never return and block the process's end, so then it is refused."""
@@ -181,12 +192,13 @@ class _Exchange:
             await self._refuse_counted(_DRAINING, route, (_CLOSE,))
             return
         body = await read_body(scope["headers"], self._receive, guard.settings.max_body_bytes)
-        document = await _aside(partial(bodies.parse_request, body), len(body))
+        document, form = await _aside(partial(_parse, route, scope["headers"], body), len(body))
         if route.background and document is not None and document.get("background"):
             await self._refuse_counted(_NO_BACKGROUND, route)
             return
         # From here to enter() nothing awaits: whoever replaces the map afterwards sees this request counted.
-        target = decide(guard.state.routing, bodies.routed(document))
+        model, user = (form.model, form.user) if form is not None else (bodies.field(document, "model"), bodies.field(document, "user"))
+        target = decide(guard.state.routing, model, lambda: session_of(scope["headers"], user))
         if isinstance(target, Refusal):
             await self._refuse_counted(target, route)
             return
@@ -195,7 +207,9 @@ class _Exchange:
         series.in_flight += 1
         guard.state.enter(target.engine)
         try:
-            if document is not None:
+            if form is not None:
+                body = form.encode(target)
+            elif document is not None:
                 body = await _aside(partial(bodies.encode_request, document, target), len(body))
             await self._engine(reply.InferenceReply(self._reply, route, target, series, self._arrived), body)
         finally:
@@ -230,6 +244,13 @@ class _Exchange:
         if refusal.retry_after_seconds is not None:
             extra.append((b"retry-after", str(refusal.retry_after_seconds).encode()))
         await send_json(self._reply, refusal.status, error_document(refusal, messages_api), extra)
+
+
+def _parse(route: Route, headers: Headers, body: bytes) -> tuple[dict[str, Any] | None, Form | None]:
+    """Return the body as what its route takes: a JSON object (None where it is none: the engine says so better), or a form."""
+    if route.form:
+        return None, parse_form([value for name, value in headers if name == b"content-type"], body)
+    return bodies.parse_request(body), None
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

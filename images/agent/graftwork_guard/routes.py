@@ -13,7 +13,7 @@ class Kind(Enum):
     INFERENCE = "inference"  # the body's `model` is mapped
     READ = "read"  # passed to the engine as it is
     MODELS = "models"  # the engine's list, rewritten to the base and the aliases
-    METRICS = "metrics"  # the engine's metrics without the series that names engine adapters
+    METRICS = "metrics"  # the engine's metrics with aliases for engine adapters' names, and the guard's own
     AGENT = "agent"  # passed to the engine, for the pod's own agent only
     READY = "ready"  # answered here: the pod's readiness
     GUARD_METRICS = "guard-metrics"  # answered here: the guard's own metrics
@@ -38,12 +38,14 @@ class Route:
     delta_events: bool = False  # content arrives in events called *.delta or *_delta; what comes before them is no first token
     background: bool = False  # the body can ask for an answer that outlives the request, where nothing would count it
     messages_api: bool = False  # errors have the shape of the messages API
+    form: bool = False  # the body is a multipart form, and its field `model` is mapped
 
 
 _UNKNOWN = Route(Kind.UNKNOWN)
 _INFERENCE = Route(Kind.INFERENCE, ("POST",))
 _RESPONSES = Route(Kind.INFERENCE, ("POST",), stream_model=("response", "model"), delta_events=True, background=True)
 _MESSAGES = Route(Kind.INFERENCE, ("POST",), stream_model=("message", "model"), delta_events=True, messages_api=True)
+_AUDIO = Route(Kind.INFERENCE, ("POST",), form=True)
 _READ = Route(Kind.READ, ("GET",))
 
 ALLOWED: dict[str, Route] = {
@@ -66,7 +68,10 @@ ALLOWED: dict[str, Route] = {
     "/v1/rerank": _INFERENCE,
     "/v2/rerank": _INFERENCE,
     "/classify": _INFERENCE,
-    # both
+    # audio models
+    "/v1/audio/transcriptions": _AUDIO,
+    "/v1/audio/translations": _AUDIO,
+    # all
     "/tokenize": _INFERENCE,
     "/detokenize": _INFERENCE,
     # read only
@@ -89,9 +94,7 @@ ALLOWED: dict[str, Route] = {
 # Known routes of vLLM 0.32 that nobody reaches, as the engine logs them at start. What is neither here nor above is new: see `unclassified`.
 BLOCKED: frozenset[str] = frozenset(
     {
-        # multipart, WebSocket or a dialect of its own: the model is not in a JSON body, so it cannot be mapped
-        "/v1/audio/transcriptions",
-        "/v1/audio/translations",
+        # WebSocket or a dialect of its own: the model is not in a body that is read here, so it cannot be mapped
         "/v1/realtime",
         "/cohere/v2/chat",
         # state of one pod, which another pod of the Service does not have
