@@ -15,8 +15,8 @@ MAX_PARTS = 1000  # the engine takes no more either
 MAX_PART_HEADER_BYTES = 8 * 1024
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-# No `\\`: parsers disagree on whether the second backslash escapes what follows.
-_QUOTED = rb'"(?:[^"\\]|\\[^\\])*"'
+# Not ending with a backslash, which is doubled: parsers disagree on whether its second half escapes the quote.
+_QUOTED = rb'"(?:[^"\\]|\\.)*(?<!\\\\)"'
 _PARAMETER = rb"[ \t]*;[ \t]*(%b)=(%b|%b)" % (_TOKEN, _TOKEN, _QUOTED)
 _PARAMETERS = re.compile(_PARAMETER)
 _DISPOSITION = re.compile(rb"form-data((?:%b)*)[ \t]*" % _PARAMETER, re.IGNORECASE)
@@ -130,7 +130,7 @@ def _part(head: bytes, start: int, end: int) -> _Part:
             raise FormError("a part's content-transfer-encoding must be 7bit, 8bit or binary")
     parsed = _DISPOSITION.fullmatch(disposition or b"")
     if parsed is None:
-        raise FormError('a part must have `content-disposition: form-data; name="…"`, with quoted or plain values in which no backslash is doubled')
+        raise FormError('a part must have `content-disposition: form-data; name="…"`, with quoted or plain values that do not end with a backslash')
     parameters = [(key.lower(), value) for key, value in _PARAMETERS.findall(parsed[1])]
     keys = [key for key, _ in parameters]
     if keys.count(b"name") != 1 or len(set(keys)) != len(keys) or any(key.startswith(b"name*") for key in keys):

@@ -99,6 +99,8 @@ class FakeEngine:
     async def _infer(self, seen: Seen, receive: Receive, send: Send) -> None:
         try:
             request = form_fields(seen) if seen.path.startswith("/v1/audio/") else json.loads(seen.body)
+            if not isinstance(request, dict):
+                raise ValueError("no object")
         except ValueError:
             await _json(send, 400, {"error": {"message": "JSON decode error", "code": 400}})
             return
@@ -250,14 +252,22 @@ class Call:
     """One request from outside. `leave` closes the client's side."""
 
     def __init__(
-        self, app: App, method: str, path: str, body: bytes = b"", headers: Headers | None = None, query: bytes = b"", pieces: int = 1
+        self,
+        app: App,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Headers | None = None,
+        query: bytes = b"",
+        pieces: int = 1,
+        content_type: bytes = b"application/json",
     ) -> None:
         self.answer = Answer()
         self._gone = asyncio.Event()
         size = max(1, -(-len(body) // pieces))
         self._body = [body[i : i + size] for i in range(0, len(body), size)] or [b""]
         self.delegated = 0
-        sent: Headers = [(b"content-type", b"application/json"), *(headers or [])]
+        sent: Headers = [(b"content-type", content_type), *(headers or [])]
         if pieces == 1:
             sent.append((b"content-length", str(len(body)).encode()))
         self._scope: Scope = {

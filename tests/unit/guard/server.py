@@ -6,16 +6,17 @@ import asyncio
 import socket
 
 import uvicorn
+from graftwork_guard.asgi import App
 
 from tests.unit.guard.fakes import World
 
 
 class Server:
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, app: App | None = None) -> None:
         self.world = world
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(world.guard, http="httptools", lifespan="on", log_level="warning", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(app or world.guard, http="httptools", lifespan="on", log_level="warning", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
 
     async def __aenter__(self) -> Server:
