@@ -46,7 +46,8 @@ class Form:
         """Return the body for the engine: with its own name of the model, if that is an adapter."""
         if not target.engine:
             return self.body
-        return b"".join((self.body[: self.span[0]], target.engine.encode(), self.body[self.span[1] :]))
+        whole = memoryview(self.body)  # the sound is copied once
+        return b"".join((whole[: self.span[0]], target.engine.encode(), whole[self.span[1] :]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from graftwork_guard.bodies import Usage
 from graftwork_guard.routing import Routing, Target
@@ -14,6 +15,7 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 # From a small model with an empty queue to a long prompt behind others; close together where answers usually begin, so that versions can be compared.
 TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 _BOUNDS = (*map(str, TTFT_BUCKETS), "+Inf")
+MADE_ONCE = 1024  # label sets whose text is kept: a scrape writes thousands of lines, between two requests
 RETIRED_KEPT = 50  # label sets of versions that are no longer routed: long enough for a scrape, short enough for a process that lives a year
 
 REFUSED = Target("")  # what never reached the engine: names that clients made up must not become labels
@@ -97,22 +99,28 @@ class Metrics:
             *_family("graftwork_time_to_first_token_seconds", "histogram", "From the request's arrival to the first content of its stream."),
             *(line for labels, series in reached for line in _histogram("graftwork_time_to_first_token_seconds", labels, series)),
         ]
-        return "".join(f"{line}\n" for line in lines).encode()
+        return "\n".join((*lines, "")).encode()
 
 
 def _family(name: str, kind: str, text: str) -> tuple[str, str]:
     return f"# HELP {name} {text}", f"# TYPE {name} {kind}"
 
 
+@lru_cache(MADE_ONCE)
 def _labels(target: Target) -> str:
     return f'alias="{_escaped(target.public)}",digest="{target.digest}",version="{target.version}"'
 
 
+@lru_cache(MADE_ONCE)
+def _buckets(name: str, labels: str) -> tuple[str, ...]:
+    return tuple(f'{name}_bucket{{{labels},le="{bound}"}} ' for bound in _BOUNDS)
+
+
 def _histogram(name: str, labels: str, series: Series) -> Iterator[str]:
     total = 0
-    for bound, count in zip(_BOUNDS, series.ttft_counts, strict=True):
+    for bucket, count in zip(_buckets(name, labels), series.ttft_counts, strict=True):
         total += count
-        yield _sample(f"{name}_bucket", f'{labels},le="{bound}"', total)
+        yield f"{bucket}{total}"
     yield _sample(f"{name}_sum", labels, series.ttft_sum_seconds)
     yield _sample(f"{name}_count", labels, total)
 

@@ -208,7 +208,7 @@ class _Exchange:
         guard.state.enter(target.engine)
         try:
             if form is not None:
-                body = form.encode(target)
+                body = await _aside(partial(form.encode, target), len(body))
             elif document is not None:
                 body = await _aside(partial(bodies.encode_request, document, target), len(body))
             await self._engine(reply.InferenceReply(self._reply, route, target, series, self._arrived), body)
