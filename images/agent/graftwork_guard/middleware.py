@@ -212,6 +212,13 @@ class _Exchange:
             elif document is not None:
                 body = await _aside(partial(bodies.encode_request, document, target), len(body))
             await self._engine(reply.InferenceReply(self._reply, route, target, series, self._arrived), body)
+        except Exception:
+            if self._in_engine and not self._client_gone:  # its outer handlers answer, past what counts here
+                if self._reply.started:
+                    series.stream_failed()
+                else:
+                    series.failed(500)
+            raise
         finally:
             series.in_flight -= 1
             guard.state.leave(target.engine, self._reply.finished and not self._client_gone)

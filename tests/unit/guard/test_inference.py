@@ -173,6 +173,8 @@ async def test_an_error_of_the_engine_is_the_engines_to_handle(world: World) -> 
     with pytest.raises(ZeroDivisionError):
         await world.post({"model": "medical"})
     assert (await world.engine_state())["inflight"] in ({}, {ENGINE: 1})
+    assert await world.metric('graftwork_request_errors_total{alias="medical",digest="3f2a9c41d0e7",version="",status="5xx"}') == 1
+    assert await world.metric('graftwork_request_errors_total{alias="",digest="",version="",status="5xx"}') == 0
 
 
 async def test_a_fault_of_the_guard_is_a_500_for_that_request_alone(
