@@ -17,7 +17,7 @@ from graftwork_store.store import Store
 from graftwork_agent import backoff
 from graftwork_agent.decide import Action, Delete, Engine, Fetch, Files, FileState, Load, LoadTrouble, Route, Unload
 from graftwork_agent.desired import Adapter
-from graftwork_agent.engine import EngineClient, EngineGone, EngineOdd, LoadRefused
+from graftwork_agent.engine import EngineClient, EngineGone, EngineOdd, EngineOther, LoadRefused
 from graftwork_agent.metrics import Metrics
 from graftwork_agent.prepare import prepare, remove
 from graftwork_agent.refusal import FINAL_REASONS, Refusal
@@ -228,6 +228,10 @@ class Actions:
             if await self._client.route(body) == engine.instance:
                 engine.routing = body
                 engine.ready = engine.ready or bool(body["ready"])
+        except EngineOther as error:
+            LOG.warning("routing: %s", error)
+            if self._state.engine is engine:
+                self._state.lost_engine()  # what is believed of it is of another process; the watch looks again, after its pause
         except (EngineGone, EngineOdd) as error:
             LOG.warning("routing: %s", error)
             await asyncio.sleep(self._state.settings.connect_seconds)

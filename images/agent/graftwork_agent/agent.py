@@ -17,7 +17,7 @@ from graftwork_agent import backoff
 from graftwork_agent.actions import Actions
 from graftwork_agent.decide import decide
 from graftwork_agent.desired import ENGINE_NAME
-from graftwork_agent.engine import EngineClient, EngineGone, EngineOdd
+from graftwork_agent.engine import EngineClient, EngineGone, EngineOdd, View
 from graftwork_agent.inotify import FolderWatch
 from graftwork_agent.metrics import Metrics
 from graftwork_agent.prepare import clean
@@ -113,14 +113,14 @@ class Agent:
         state, odd = self._state, ""
         while True:
             try:
-                known = state.view if state.engine else None
-                view = await self._client.view(known.version if known else "", _WATCH_SECONDS)
+                view = await self._news()
                 if state.saw_engine(view):
                     LOG.info("engine: process %s", view.instance)
                     self.metrics.engines.inc()
                     self._base_due.set()
-                if state.engine and state.engine.listed is None:
-                    state.engine.listed = await self._client.adapters()
+                engine = state.engine  # it may be lost while it answers
+                if engine and engine.listed is None:
+                    engine.listed = await self._client.adapters()
                     state.wake.set()
             except (EngineGone, EngineOdd) as error:
                 if state.engine or (isinstance(error, EngineOdd) and str(error) != odd):
@@ -128,6 +128,18 @@ class Agent:
                 odd = str(error)
                 state.lost_engine()
                 await asyncio.sleep(self._settings.connect_seconds)
+
+    async def _news(self) -> View:
+        """Wait at the hanging GET; not on when somebody found that another process answers, whose version may happen to be the one waited at."""
+        state = self._state
+        known = state.view if state.engine else None
+        try:
+            async with asyncio.timeout(None) as state.watching:
+                return await self._client.view(known.version if known else "", _WATCH_SECONDS)
+        except TimeoutError:
+            raise EngineGone("another process answers") from None
+        finally:
+            state.watching = None
 
     async def _check_engine(self) -> None:
         """Read the engine's list every second: what was unloaded inside the process by somebody else comes back."""

@@ -130,7 +130,7 @@ class Decision:
 
 def key_of(adapter: Adapter, desired: Desired, base_fingerprint: str) -> Key:
     """Return what a verdict about an adapter's files depends on."""
-    return (adapter.digest, adapter.source, adapter.base_fingerprint, str(desired.max_rank), base_fingerprint)
+    return (adapter.digest, adapter.source, adapter.base_fingerprint, str(adapter.compatible), str(desired.max_rank), base_fingerprint)
 
 
 def decide(snapshot: Snapshot) -> Decision:
@@ -169,7 +169,10 @@ def current_files(snapshot: Snapshot, desired: Desired, adapter: Adapter) -> Fil
 
 
 def routing(snapshot: Snapshot, desired: Desired, engine: Engine, listed: frozenset[str]) -> dict[str, Any]:
-    """Return the guard's map: each alias to the first preferred adapter that the engine lists, the others with the reason why not."""
+    """Return the guard's map: each alias to the first preferred adapter that the engine lists, the others with the reason why not.
+
+    A candidate is in it only while the engine lists it; until then, and when it was refused, its share goes where the rest goes.
+    """
     by_name = desired.by_name()
     usable = {name for name in by_name if name in listed and name != snapshot.unloading and not is_refused(snapshot, desired, by_name[name])}
     aliases: dict[str, str] = {}
@@ -181,15 +184,28 @@ def routing(snapshot: Snapshot, desired: Desired, engine: Engine, listed: frozen
         else:
             reason, seconds = _why_not(snapshot, desired, [by_name[name] for name in prefer if name in by_name])
             unavailable[alias] = {"reason": reason, "retryAfterSeconds": seconds}
+    tried = {alias: item for alias, item in sorted(desired.candidates.items()) if item.engine_name in usable}
+    named = {*aliases.values(), *(item.engine_name for item in tried.values())}
     settled = all(not adapter.required or adapter.engine_name in usable or is_refused(snapshot, desired, adapter) for adapter in desired.adapters)
     overdue = snapshot.now >= engine.first_seen + desired.required_deadline_seconds
     return {
         "apiVersion": ROUTING_API_VERSION,
+        "instance": engine.instance,
+        "replicas": desired.replicas,
         "base": desired.served_name,
         "aliases": aliases,
+        "candidates": {alias: {"engine": item.engine_name, "weight": item.weight} for alias, item in tried.items()},
+        "versions": {name: by_name[name].version for name in sorted(named)},
         "unavailable": unavailable,
         "ready": engine.ready or ((settled or overdue) and not snapshot.keys_missing),
     }
+
+
+def routed_names(routing: Mapping[str, Any] | None) -> frozenset[str]:
+    """Return the engine adapters that a map sends requests to, candidates among them; of no map, none."""
+    if routing is None:
+        return frozenset()
+    return frozenset(routing["aliases"].values()) | {item["engine"] for item in routing.get("candidates", {}).values()}
 
 
 def _why_not(snapshot: Snapshot, desired: Desired, adapters: list[Adapter]) -> tuple[str, int]:
@@ -241,9 +257,9 @@ def _engine_change(snapshot: Snapshot, desired: Desired, engine: Engine, listed:
     if candidates:  # those that failed before come last, so that a bad one cannot hold up a good one
         return [Load(min(candidates, key=lambda item: item[:3])[3])]
     wanted = {adapter.engine_name for adapter in desired.adapters if not is_refused(snapshot, desired, adapter)}
-    routed = set(engine.routing["aliases"].values()) if engine.routing else None
+    routed = routed_names(engine.routing)
     for name in sorted(listed - wanted):
-        if routed is None or name in routed or snapshot.routing_busy or engine.inflight.get(name, 0):
+        if engine.routing is None or name in routed or snapshot.routing_busy or engine.inflight.get(name, 0):
             continue  # the guard answers its hanging GET when the last request has ended
         trouble = engine.troubles.get(name)
         if trouble and not trouble.refused and trouble.retry_at > snapshot.now:
@@ -257,6 +273,6 @@ def _deletes(snapshot: Snapshot, desired: Desired, engine: Engine, listed: froze
     keep = {adapter.engine_name for adapter in desired.adapters if not is_refused(snapshot, desired, adapter)}
     busy = {name for name, files in snapshot.files.items() if files.state is FileState.WORKING}
     held = {name for name, count in engine.inflight.items() if count}
-    routed = set(engine.routing["aliases"].values()) if engine.routing else set()
+    routed = routed_names(engine.routing)
     blocked = keep | busy | held | routed | listed | snapshot.deleting | {snapshot.loading, snapshot.unloading}
     return [Delete(name) for name in sorted(snapshot.on_disk - blocked)]

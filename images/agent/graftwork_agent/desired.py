@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 API_VERSION = "graftwork.dev/adapters/v1"
@@ -31,6 +31,15 @@ class Adapter:
     rank: int
     base_fingerprint: str
     required: bool
+    compatible: bool = False
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The adapter that a share of an alias's requests is tried on: `weight` of a hundred."""
+
+    engine_name: str
+    weight: int
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,8 @@ class Desired:
     adapters: tuple[Adapter, ...]
     aliases: dict[str, tuple[str, ...]]
     hash: str
+    candidates: dict[str, Candidate] = field(default_factory=dict)
+    replicas: int = 1
 
     def by_name(self) -> dict[str, Adapter]:
         """The adapters by engine name."""
@@ -73,6 +84,8 @@ def parse(data: bytes) -> Desired:
             adapters=adapters,
             aliases=aliases,
             hash=content_hash(data),
+            candidates=_candidates(raw["aliases"]),
+            replicas=_whole_number("replicas", raw.get("replicas", 1), 1),
         )
     except DesiredError:
         raise
@@ -94,6 +107,7 @@ def _adapter(item: dict[str, Any]) -> Adapter:
         rank=int(item["rank"]),
         base_fingerprint=str(item["baseFingerprint"]),
         required=bool(item["required"]),
+        compatible=bool(item.get("compatible", False)),
     )
     if not _DIGEST.fullmatch(adapter.digest):
         raise DesiredError(f"adapters[{adapter.name}].digest {adapter.digest!r} must be sha256:<64 hex>")
@@ -101,6 +115,25 @@ def _adapter(item: dict[str, Any]) -> Adapter:
     if adapter.engine_name != expected:
         raise DesiredError(f"adapters[{adapter.name}].engineName {adapter.engine_name!r} must be {expected!r}")
     return adapter
+
+
+def _candidates(items: list[dict[str, Any]]) -> dict[str, Candidate]:
+    found = {}
+    for item in items:
+        where = f"aliases[{item['alias']}]"
+        if ("candidate" in item) != ("weight" in item):
+            raise DesiredError(f"{where} has candidate {item.get('candidate')!r} and weight {item.get('weight')!r}; it must have both or neither")
+        if "candidate" in item:
+            weight = _whole_number(f"{where}.weight", item["weight"], 0, 100)
+            found[_alias(item["alias"])] = Candidate(_engine_name(item["candidate"]), weight)
+    return found
+
+
+def _whole_number(where: str, value: Any, least: int, most: int | None = None) -> int:
+    if type(value) is not int or value < least or (most is not None and value > most):
+        rule = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise DesiredError(f"{where} {value!r} must be a whole number {rule}")
+    return value
 
 
 def _alias(value: Any) -> str:

@@ -37,6 +37,10 @@ class EngineOdd(Exception):  # noqa: N818 - it says what was seen
     """The engine answers, but not as agreed, or not in time."""
 
 
+class EngineOther(Exception):  # noqa: N818 - it says what was seen
+    """Another engine process answers than the one that was meant."""
+
+
 class LoadRefused(Exception):  # noqa: N818 - it is a verdict
     """The engine did not load (or unload) an adapter; `final` says that it never will."""
 
@@ -100,8 +104,10 @@ class EngineClient:
         return frozenset(name for name in names if ENGINE_NAME.fullmatch(name))
 
     async def route(self, body: Mapping[str, Any]) -> str:
-        """Give the guard its whole map; returns the instance that took it."""
+        """Give the guard its whole map; returns the instance that took it. Raises EngineOther when it was meant for another."""
         status, text = await self._call("PUT", "/graftwork/routing", _QUICK_SECONDS, json=body)
+        if status == 409:
+            raise EngineOther(f"/graftwork/routing: {_message(text)}")
         return str(_object(status, text, "/graftwork/routing").get("instance", ""))
 
     async def give_keys(self, body: Mapping[str, Any]) -> str:

@@ -47,7 +47,8 @@ def prepare(adapter: Adapter, folder: Path, store: Store, base: BaseModel, max_r
 
 
 def _expected(adapter: Adapter, manifest: Manifest, base: BaseModel, max_rank: int) -> Expected:
-    return Expected(adapter.digest, adapter.base_fingerprint or manifest.base_fingerprint, max_rank, base)
+    trained_on = "" if adapter.compatible else adapter.base_fingerprint or manifest.base_fingerprint
+    return Expected(adapter.digest, trained_on, max_rank, base)
 
 
 def remove(folder: Path) -> None:

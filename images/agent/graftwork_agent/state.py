@@ -40,6 +40,7 @@ class State:
         self.changes = 0  # counts loads and unloads, so that a listing that began before one is known to be old
         self.engine: Engine | None = None
         self.view: View | None = None
+        self.watching: asyncio.Timeout | None = None  # the wait for news of the engine, so that it can be ended
         self.broke = ""  # the adapter during whose load the connection broke, until it is known whether the process ended
         self.crashes: dict[str, int] = {}
         self.times: dict[str, Times] = {}
@@ -82,8 +83,11 @@ class State:
         return new
 
     def lost_engine(self) -> None:
-        """Note that the engine does not answer."""
+        """Note that the engine does not answer, or that another process does; whoever waits for news of it is told."""
         self.engine = None
+        if self.watching:
+            self.watching.reschedule(asyncio.get_running_loop().time())
+            self.watching = None
         self.wake.set()
 
     def snapshot(self) -> Snapshot:

@@ -40,7 +40,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class Expected:
-    """What the adapter has to fit: the digest that was asked for, the fingerprint it was trained on, the largest rank, the base."""
+    """What the adapter has to fit: the digest asked for, the fingerprint it was trained on ("": not compared), the largest rank, the base."""
 
     digest: str
     trained_on: str
@@ -49,9 +49,13 @@ class Expected:
 
 
 def check_base(expected: Expected) -> None:
-    """Refuse an adapter that was trained on other weights."""
-    if expected.trained_on != expected.base.fingerprint:
-        raise Refusal("BaseMismatch", f"trained on {expected.trained_on}, this pod serves {expected.base.fingerprint}; train it on the served model")
+    """Refuse an adapter that was trained on other weights, where it is known on which; names and shapes of its tensors are checked in any case."""
+    if expected.trained_on not in ("", expected.base.fingerprint):
+        raise Refusal(
+            "BaseMismatch",
+            f"trained on {expected.trained_on}, this pod serves {expected.base.fingerprint}; "
+            "train it on the served model, or name the one it was trained on in model.compatibleBases",
+        )
 
 
 def check_rank(rank: int, expected: Expected, where: str) -> None:

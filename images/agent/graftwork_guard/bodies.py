@@ -99,15 +99,6 @@ def public_models(document: object, routing: Routing | None, served_name: str, m
     return {"object": "list", "data": [card for card in listed if may(str(card["id"]))]}
 
 
-def public_metrics(body: bytes) -> bytes:
-    """Return the engine's metrics without `vllm:lora_requests_info`.
-
-    It names engine adapters, gains a series with every new combination of them, and its value is a time.
-    """
-    lines = body.split(b"\n")
-    return b"\n".join(line for line in lines if not line.startswith(b"vllm:lora_requests_info"))
-
-
-def routed(document: dict[str, Any] | None) -> object:
-    """Return the request's `model`, or None where there is none to read."""
-    return document.get("model") if document is not None else None
+def field(document: dict[str, Any] | None, name: str) -> object:
+    """Return a field of the request, or None where there is none to read."""
+    return document.get(name) if document is not None else None

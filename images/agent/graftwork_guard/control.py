@@ -100,10 +100,14 @@ class Control:
         except RoutingError as error:
             await send_json(send, 400, {"error": str(error)})
             return
+        if routing.instance not in ("", self._state.instance):
+            text = f"instance is {routing.instance!r}; this engine process is {self._state.instance!r}: ask GET /graftwork/engine again"
+            await send_json(send, 409, {"error": text, "instance": self._state.instance})
+            return
         self._state.route(routing)
         self._metrics.routed(routing)
-        version = self._state.version
-        LOG.info("routing %d: %d aliases, %d unavailable, ready: %s", version, len(routing.aliases), len(routing.unavailable), self._state.ready)
+        version, counts = self._state.version, (len(routing.aliases), len(routing.candidates), len(routing.unavailable))
+        LOG.info("routing %d: %d aliases, %d candidates, %d unavailable, ready: %s", version, *counts, self._state.ready)
         await send_json(send, 200, {"instance": self._state.instance, "version": version})
 
     async def _replace_keys(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from graftwork_guard import bodies, reply, usage
 from graftwork_guard.access import Access, Visit
@@ -24,8 +24,10 @@ from graftwork_guard.asgi import (
     send_json,
     with_body,
 )
+from graftwork_guard.choice import session_of
 from graftwork_guard.control import TOKEN_HEADER, Control, Token
 from graftwork_guard.drain import Drain
+from graftwork_guard.forms import Form, FormError, parse_form
 from graftwork_guard.metrics import REFUSED, Metrics
 from graftwork_guard.routes import AGENT_ONLY, Kind, Route, classify
 from graftwork_guard.routing import Refusal, decide, error_document
@@ -123,7 +125,7 @@ class _Exchange:
         self._guard = guard
         self._scope = scope
         self._receive = receive
-        self._reply = reply.Reply(send, guard.look_for_drain)
+        self._reply = reply.Reply(send, self._last)
         self._arrived = monotonic()
         self._in_engine = False
         self._client_gone = False
@@ -137,6 +139,8 @@ class _Exchange:
         except TooLargeError:
             limit = self._guard.settings.max_body_bytes
             await self._refuse(Refusal(413, "BadRequestError", f"The request's body is larger than {limit} bytes."), (_CLOSE,))
+        except FormError as error:
+            await self._refuse(Refusal(400, "BadRequestError", f"{error}."))
         except bodies.TooDeepError:
             await self._refuse(Refusal(400, "BadRequestError", "The request's JSON is nested too deeply."))
         except Exception:
@@ -148,6 +152,7 @@ class _Exchange:
 
     async def _dispatch(self) -> None:
         scope, guard = self._scope, self._guard
+        guard.state.connections.arrived(scope)
         guard.look_for_drain()
         if headers_size(scope) > guard.settings.max_header_bytes:
             text = f"The request's headers are larger than {guard.settings.max_header_bytes} bytes."
@@ -166,11 +171,19 @@ class _Exchange:
         elif kind is Kind.MODELS:
             await self._models(route)
         elif kind is Kind.METRICS:
-            await self._engine(reply.metrics_reply(self._reply), drop=(b"accept-encoding",))
+            base = guard.state.routing.base if guard.state.routing else guard.settings.served_name
+            # Without these two the engine answers in Prometheus' text format, uncompressed.
+            await self._engine(
+                reply.metrics_reply(self._reply, base, guard.metrics.render() + guard.access.render()), drop=(b"accept", b"accept-encoding")
+            )
         elif kind is Kind.AGENT:
             await self._change_adapters()
         else:
             await guard.control(kind, scope, self._receive, self._reply)
+
+    def _last(self) -> bool:
+        """Whether this answer ends its connection, asked when it begins."""
+        return self._guard.look_for_drain() or self._guard.state.connections.lets_go(self._scope)
 
     async def _change_adapters(self) -> None:
         """Pass a load or an unload on. In the engine's last seconds it would never return and block the process's end, so then it is refused."""
@@ -219,13 +232,14 @@ class _Exchange:
             await self._refuse_counted(_NO_SALT, route)
             return
         body = await read_body(scope["headers"], self._receive, guard.settings.max_body_bytes)
-        document = await _aside(partial(bodies.parse_request, body), len(body))
+        document, form = await _aside(partial(_parse, route, scope["headers"], body), len(body))
         if route.background and document is not None and document.get("background"):
             await self._refuse_counted(_NO_BACKGROUND, route)
             return
         # From here to enter() nothing awaits: whoever replaces the map afterwards sees this request counted.
-        target = decide(guard.state.routing, bodies.routed(document))
-        target = visit.permits(guard.state.routing, bodies.routed(document), target)
+        model, user = (form.model, form.user) if form is not None else (bodies.field(document, "model"), bodies.field(document, "user"))
+        target = decide(guard.state.routing, model, lambda: session_of(scope["headers"], user))
+        target = visit.permits(guard.state.routing, model, target)
         if isinstance(target, Refusal):
             await self._refuse_counted(target, route)
             return
@@ -235,13 +249,22 @@ class _Exchange:
         guard.state.enter(target.engine)
         hide_usage, answer = False, None
         try:
-            if document is not None:
+            if form is not None:
+                body = await _aside(partial(form.encode, target), len(body))
+            elif document is not None:
                 document = visit.salted(document)
                 if route.stream_usage:
                     document, hide_usage = usage.asked(document)
                 body = await _aside(partial(bodies.encode_request, document, target), len(body))
             answer = reply.InferenceReply(self._reply, route, target, series, self._arrived, visit=visit, hide_usage=hide_usage)
             await self._engine(answer, body)
+        except Exception:
+            if self._in_engine and not self._client_gone:  # its outer handlers answer, past what counts here
+                if self._reply.started:
+                    series.stream_failed()
+                else:
+                    series.failed(500)
+            raise
         finally:
             if answer and self._client_gone:
                 answer.cut_short(len(body))
@@ -276,6 +299,13 @@ class _Exchange:
         if refusal.retry_after_seconds is not None:
             extra.append((b"retry-after", str(refusal.retry_after_seconds).encode()))
         await send_json(self._reply, refusal.status, error_document(refusal, messages_api), extra)
+
+
+def _parse(route: Route, headers: Headers, body: bytes) -> tuple[dict[str, Any] | None, Form | None]:
+    """Return the body as what its route takes: a JSON object (None where it is none: the engine says so better), or a form."""
+    if route.form:
+        return None, parse_form([value for name, value in headers if name == b"content-type"], body)
+    return bodies.parse_request(body), None
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

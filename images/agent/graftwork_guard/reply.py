@@ -9,7 +9,8 @@ from time import monotonic
 
 from graftwork_guard.access import ANYBODY, Visit
 from graftwork_guard.asgi import JSON_TYPE, Headers, Message, Send, header, with_body
-from graftwork_guard.bodies import LARGE_BYTES, Usage, answer_usage, public_answer, public_metrics, public_models, without_engine_name
+from graftwork_guard.bodies import LARGE_BYTES, Usage, answer_usage, public_answer, public_models, without_engine_name
+from graftwork_guard.exposition import public_metrics
 from graftwork_guard.metrics import Series
 from graftwork_guard.routes import Route
 from graftwork_guard.routing import Routing, Target
@@ -20,11 +21,11 @@ _FAILED = b'{"error":{"message":"Internal server error.","type":"InternalServerE
 
 
 class Reply:
-    """What every answer passes last: says whether it has begun and ended, and ends the connection while the pod is being taken down."""
+    """What every answer passes last: says whether it has begun and ended, and ends the connection where it is not to be kept."""
 
-    def __init__(self, send: Send, draining: Callable[[], bool]) -> None:
+    def __init__(self, send: Send, last: Callable[[], bool]) -> None:
         self._send = send
-        self._draining = draining
+        self._last = last
         self.told: Callable[[], Headers] = list  # headers of the guard's own, as they are when the answer begins
         self.started = False
         self.finished = False
@@ -35,7 +36,7 @@ class Reply:
             self.started = True
             if told := self.told():
                 message = {**message, "headers": [*message.get("headers", []), *told]}
-            if self._draining():
+            if self._last():
                 headers = [(name, value) for name, value in message.get("headers", []) if name.lower() != b"connection"]
                 message = {**message, "headers": [*headers, (b"connection", b"close")]}
         await self._send(message)
@@ -160,6 +161,6 @@ def models_reply(send: Send, routing: Routing | None, served_name: str, may: Cal
     return Whole(send, rewrite)
 
 
-def metrics_reply(send: Send) -> Whole:
-    """Return what takes the series with engine adapters' names out of the engine's metrics."""
-    return Whole(send, lambda body, _status: public_metrics(body))
+def metrics_reply(send: Send, base: str, own: bytes) -> Whole:
+    """Return what gives the engine's metrics their public names, and puts the guard's `own` behind them."""
+    return Whole(send, lambda body, status: public_metrics(body, base, own) if status == 200 else body)

@@ -13,7 +13,7 @@ class Kind(Enum):
     INFERENCE = "inference"  # the body's `model` is mapped
     READ = "read"  # passed to the engine as it is
     MODELS = "models"  # the engine's list, rewritten to the base and the aliases
-    METRICS = "metrics"  # the engine's metrics without the series that names engine adapters
+    METRICS = "metrics"  # the engine's metrics with aliases for engine adapters' names, and the guard's own
     AGENT = "agent"  # passed to the engine, for the pod's own agent only
     READY = "ready"  # answered here: the pod's readiness
     GUARD_METRICS = "guard-metrics"  # answered here: the guard's own metrics
@@ -42,6 +42,7 @@ class Route:
     stream_usage: bool = False  # a stream reports its tokens only if the body asks for it
     unsalted: bool = False  # prompts go through the prefix cache and the body takes no `cache_salt`: not for tenants that must not see each other
     keyless: bool = False  # answered without an API key where keys are required
+    form: bool = False  # the body is a multipart form, and its field `model` is mapped
 
 
 _UNKNOWN = Route(Kind.UNKNOWN)
@@ -49,6 +50,7 @@ _INFERENCE = Route(Kind.INFERENCE, ("POST",))
 _GENERATION = Route(Kind.INFERENCE, ("POST",), stream_usage=True)
 _RESPONSES = Route(Kind.INFERENCE, ("POST",), stream_model=("response", "model"), delta_events=True, background=True)
 _MESSAGES = Route(Kind.INFERENCE, ("POST",), stream_model=("message", "model"), delta_events=True, messages_api=True)
+_AUDIO = Route(Kind.INFERENCE, ("POST",), form=True, unsalted=True)
 _READ = Route(Kind.READ, ("GET",))
 _PREFLIGHT = Route(Kind.READ, ("OPTIONS",), keyless=True)  # a browser sends it without credentials
 
@@ -72,7 +74,10 @@ ALLOWED: dict[str, Route] = {
     "/v1/rerank": _INFERENCE,
     "/v2/rerank": _INFERENCE,
     "/classify": _INFERENCE,
-    # both
+    # audio models
+    "/v1/audio/transcriptions": _AUDIO,
+    "/v1/audio/translations": _AUDIO,
+    # all
     "/tokenize": _INFERENCE,
     "/detokenize": _INFERENCE,
     # read only
@@ -96,9 +101,7 @@ ALLOWED: dict[str, Route] = {
 # Known routes of vLLM 0.32 that nobody reaches, as the engine logs them at start. What is neither here nor above is new: see `unclassified`.
 BLOCKED: frozenset[str] = frozenset(
     {
-        # multipart, WebSocket or a dialect of its own: the model is not in a JSON body, so it cannot be mapped
-        "/v1/audio/transcriptions",
-        "/v1/audio/translations",
+        # WebSocket or a dialect of its own: the model is not in a body that is read here, so it cannot be mapped
         "/v1/realtime",
         "/cohere/v2/chat",
         # state of one pod, which another pod of the Service does not have

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+from graftwork_guard.choice import Draw, draw_number, takes_candidate
 
 API_VERSION = "graftwork.dev/routing/v1"
 ECHOED_NAME_LENGTH = 100  # a client's own text in an error: enough to recognise it, too little to make answers large
@@ -26,27 +28,56 @@ class Unavailable:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """The version that a share of an alias's requests is tried on: `weight` of a hundred."""
+
+    engine: str
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
 class Routing:
-    """The whole map. A request is decided by the one that holds at that moment; maps are replaced, never changed."""
+    """The whole map. A request is decided by the one that holds at that moment; maps are replaced, never changed.
+
+    `versions` has the text of `spec.version` by engine adapter; `instance` is the process that the map is meant for, "" for whichever reads it.
+    """
 
     base: str
     aliases: Mapping[str, str] = field(default_factory=dict)
     unavailable: Mapping[str, Unavailable] = field(default_factory=dict)
     ready: bool = False
+    candidates: Mapping[str, Candidate] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
     replicas: int = 1
+    instance: str = ""
+    engine_names: frozenset[str] = field(init=False, compare=False)
 
-    @property
-    def engine_names(self) -> frozenset[str]:
-        """The engine adapters that some alias is sent to."""
-        return frozenset(self.aliases.values())
+    def __post_init__(self) -> None:
+        # Asked at the end of many requests, so it is made once.
+        names = frozenset(self.aliases.values()) | {candidate.engine for candidate in self.candidates.values()}
+        object.__setattr__(self, "engine_names", names)
+
+    def target(self, alias: str, engine: str) -> Target:
+        """Return where requests for an alias go that this engine adapter answers."""
+        return Target(alias, engine, self.versions.get(engine, ""))
+
+    def targets(self) -> list[Target]:
+        """Return everything that the map sends requests to: the base, each alias's version, each candidate."""
+        stable = [self.target(alias, engine) for alias, engine in self.aliases.items()]
+        tried = [self.target(alias, candidate.engine) for alias, candidate in self.candidates.items()]
+        return [Target(self.base), *stable, *tried]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a request goes: `public` is what the client reads as `model`, `engine` what the engine is told ("" for the base)."""
+    """Where a request goes: `public` is what the client reads as `model`, `engine` what the engine is told ("" for the base).
+
+    `version` is for the metrics: "" for the base, and where the map does not tell.
+    """
 
     public: str
     engine: str = ""
+    version: str = ""
 
     @property
     def digest(self) -> str:
@@ -86,10 +117,20 @@ def parse(document: object, served_name: str = "") -> Routing:
         raise RoutingError(f"base is {base!r}; it must be the served name of the base model")
     if not isinstance(ready, bool):
         raise RoutingError(f"ready is {ready!r}; it must be true or false")
-    replicas = document.get("replicas", 1)
-    if type(replicas) is not int or replicas < 1:
-        raise RoutingError(f"replicas is {replicas!r}; it must be a whole number >= 1")
-    return Routing(served_name or base, _aliases(document.get("aliases")), _unavailable(document.get("unavailable")), ready, replicas)
+    instance = document.get("instance", "")
+    if not isinstance(instance, str) or ("instance" in document and not instance):
+        raise RoutingError(f"instance is {instance!r}; it must be the name of the engine process that is meant, or be absent")
+    aliases, unavailable = _aliases(document.get("aliases")), _unavailable(document.get("unavailable"))
+    return Routing(
+        served_name or base,
+        aliases,
+        unavailable,
+        ready,
+        candidates=_candidates(document.get("candidates", {}), aliases.keys() | unavailable.keys()),
+        versions=_versions(document.get("versions", {})),
+        replicas=_replicas(document.get("replicas", 1)),
+        instance=instance,
+    )
 
 
 def _aliases(value: object) -> dict[str, str]:
@@ -116,13 +157,53 @@ def _unavailable(value: object) -> dict[str, Unavailable]:
     return found
 
 
+def _candidates(value: object, known: set[str]) -> dict[str, Candidate]:
+    if not isinstance(value, dict):
+        raise RoutingError(f"candidates is {value!r}; it must be an object of alias -> {{engine, weight}}")
+    found: dict[str, Candidate] = {}
+    for alias, entry in value.items():
+        _check_alias("candidates", alias)
+        engine = entry.get("engine") if isinstance(entry, dict) else None
+        weight = entry.get("weight") if isinstance(entry, dict) else None
+        if not isinstance(engine, str) or not _ENGINE.fullmatch(engine):
+            raise RoutingError(f"candidates[{alias!r}] is {entry!r}; its engine must be an engine adapter name: <alias>--<12 hex>")
+        if type(weight) is not int or not 0 <= weight <= 100:
+            raise RoutingError(f"candidates[{alias!r}] is {entry!r}; its weight must be a whole number from 0 to 100")
+        if alias not in known:
+            raise RoutingError(f"candidates[{alias!r}] is {entry!r}; its alias must be in aliases or in unavailable, which say where the rest goes")
+        found[alias] = Candidate(engine, weight)
+    return found
+
+
+def _versions(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise RoutingError(f"versions is {value!r}; it must be an object of engine adapter name -> spec.version")
+    for engine, version in value.items():
+        if not isinstance(engine, str) or not _ENGINE.fullmatch(engine):
+            raise RoutingError(f"versions has {engine!r}; it must be an engine adapter name: <alias>--<12 hex>")
+        if type(version) is not int or version < 1:
+            raise RoutingError(f"versions[{engine!r}] is {version!r}; it must be a whole number >= 1")
+    return {engine: str(version) for engine, version in value.items()}
+
+
+def _replicas(value: object) -> int:
+    if type(value) is not int or value < 1:
+        raise RoutingError(f"replicas is {value!r}; it must be a whole number >= 1")
+    return value
+
+
 def _check_alias(where: str, alias: object) -> None:
     if not isinstance(alias, str) or len(alias) > 40 or "--" in alias or not _ALIAS.fullmatch(alias):
         raise RoutingError(f"{where} has {alias!r}; an alias has at most 40 lower-case letters, digits and single inner hyphens")
 
 
-def decide(routing: Routing | None, model: object) -> Target | Refusal:
-    """Return where a request goes whose body has this `model`.
+def no_session() -> bytes:
+    """Return what stands for no session."""
+    return b""
+
+
+def decide(routing: Routing | None, model: object, session: Callable[[], bytes] = no_session, draw: Draw = draw_number) -> Target | Refusal:
+    """Return where a request goes whose body has this `model`. `session` is asked only where two versions answer.
 
     Missing, null and empty mean the base, as in the engine. What is not text at all also goes there: the engine refuses it in its own words.
     """
@@ -130,9 +211,12 @@ def decide(routing: Routing | None, model: object) -> Target | Refusal:
         return NO_ROUTING
     if not isinstance(model, str) or model in ("", routing.base):
         return Target(routing.base)
+    candidate = routing.candidates.get(model)
+    if candidate is not None and takes_candidate(candidate.weight, model, session(), draw):
+        return routing.target(model, candidate.engine)
     engine = routing.aliases.get(model)
     if engine is not None:
-        return Target(model, engine)
+        return routing.target(model, engine)
     waiting = routing.unavailable.get(model)
     if waiting is not None:
         text = f"The model `{model}` is not available on this replica yet ({waiting.reason}); try again in {waiting.retry_after_seconds} s."

@@ -7,6 +7,7 @@ import secrets
 from collections import Counter
 from datetime import UTC, datetime
 
+from graftwork_guard.connections import Connections
 from graftwork_guard.routing import Routing
 
 # How long a request whose client left is still counted. The engine is told to abort it by a message; until it has read that, it may schedule the
@@ -22,6 +23,7 @@ class EngineState:
         self.started_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         self.version = 1
         self.routing: Routing | None = None
+        self.connections = Connections()
         self.ready = False
         self.draining = False
         self._in_flight: Counter[str] = Counter()
@@ -31,6 +33,7 @@ class EngineState:
         """Replace the map. Readiness latches: an adapter that comes later never makes a pod unready."""
         self.routing = routing
         self.ready = self.ready or routing.ready
+        self.connections.served_by(routing.replicas)
         self._bump()
 
     def drain(self) -> None:

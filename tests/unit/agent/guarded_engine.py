@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,13 @@ class GuardedEngine:
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
         self.port = self._runner.addresses[0][1]
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
+        """Wait until the guard's state fulfils a condition."""
+        state = self.guard.state
+        async with asyncio.timeout(seconds):
+            while not condition():
+                await state.changed(str(state.version))
 
     async def stop(self) -> None:
         if self._runner:

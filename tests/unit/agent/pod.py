@@ -57,13 +57,21 @@ def entry(published: Published, *, required: bool = False, version: int = 1, **c
     }
 
 
-def adapters_json(adapters: list[dict[str, Any]], aliases: dict[str, list[str]] | None = None, *, max_rank: int = 16, deadline: int = 120) -> bytes:
-    """Return the canonical file; by default each alias prefers its adapters in the order given."""
+def adapters_json(
+    adapters: list[dict[str, Any]],
+    aliases: dict[str, list[str]] | None = None,
+    *,
+    max_rank: int = 16,
+    deadline: int = 120,
+    candidates: dict[str, tuple[str, int]] | None = None,
+    **more: Any,
+) -> bytes:
+    """Return the canonical file; by default each alias prefers its adapters in the order given. `candidates` are (engine name, weight) by alias."""
     if aliases is None:
         aliases = {}
         for item in adapters:
             aliases.setdefault(item["alias"], []).append(item["engineName"])
-    body = {
+    body: dict[str, Any] = {
         "apiVersion": "graftwork.dev/adapters/v1",
         "deployment": {"namespace": "ml", "name": "support"},
         "servedName": SERVED,
@@ -71,7 +79,11 @@ def adapters_json(adapters: list[dict[str, Any]], aliases: dict[str, list[str]] 
         "requiredDeadlineSeconds": deadline,
         "adapters": sorted(adapters, key=lambda item: item["engineName"]),
         "aliases": [{"alias": alias, "prefer": prefer} for alias, prefer in sorted(aliases.items())],
+        **more,
     }
+    for item in body["aliases"]:
+        if item["alias"] in (candidates or {}):
+            item["candidate"], item["weight"] = (candidates or {})[item["alias"]]
     jsonschema.validate(body, ADAPTERS_SCHEMA)
     return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
 

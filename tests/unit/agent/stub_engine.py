@@ -45,7 +45,7 @@ class StubEngine:
         self.draining = False
         self.instance = ""
         self.version = 0
-        self.log: list[tuple[str, str]] = []  # ("load" | "unload" | "route" | "ready" (a route that grants it) | "keys", engine name or "")
+        self.log: list[tuple[str, str]] = []  # ("load" | "unload" | "route" | "ready" (a route that grants it) | "keys" | "other", engine name or "")
         self.routings: list[dict[str, Any]] = []
         self.keys: list[dict[str, Any]] = []
         self.bad: list[str] = []
@@ -153,7 +153,10 @@ class StubEngine:
             self.bad.append(str(error))
         if self.faults.routing_status != 200:
             return web.Response(status=self.faults.routing_status)
-        for alias, name in body["aliases"].items():
+        if body.get("instance", self.instance) != self.instance:
+            self.log.append(("other", ""))
+            return web.json_response({"error": "another instance", "instance": self.instance}, status=409)
+        for alias, name in _targets(body):
             if name not in self.loaded:
                 self.bad.append(f"{alias} routed to {name}, which is not loaded")
         self.log.append(("ready" if body["ready"] else "route", ""))
@@ -214,9 +217,14 @@ class StubEngine:
         self.log.append(("unload", name))
         if self.inflight.get(name):
             self.bad.append(f"{name} unloaded with requests in flight")
-        if self.routing and name in self.routing["aliases"].values():
+        if self.routing and name in [target for _, target in _targets(self.routing)]:
             self.bad.append(f"{name} unloaded while it is routed")
         if name not in self.loaded:
             return web.json_response({"error": {"message": f"The lora adapter '{name}' cannot be found."}}, status=404)
         self.loaded.remove(name)
         return web.Response(text="removed")
+
+
+def _targets(routing: dict[str, Any]) -> list[tuple[str, str]]:
+    """Every alias with every engine adapter that its requests are sent to."""
+    return [*routing["aliases"].items(), *((alias, item["engine"]) for alias, item in routing.get("candidates", {}).items())]

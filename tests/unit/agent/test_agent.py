@@ -37,8 +37,12 @@ async def test_a_listed_adapter_is_loaded_routed_and_reported(pod: Pod, engine: 
     assert status["engine"] == {"state": "Serving", "instance": engine.instance, "startedAt": "2026-11-21T13:00:00.123456Z", "draining": False}
     assert engine.routing == {
         "apiVersion": "graftwork.dev/routing/v1",
+        "instance": engine.instance,
+        "replicas": 1,
         "base": SERVED,
         "aliases": {"medical": name},
+        "candidates": {},
+        "versions": {name: 1},
         "unavailable": {},
         "ready": True,
     }
@@ -194,7 +198,8 @@ async def test_a_restarted_agent_loads_nothing_again_and_needs_no_store(pod: Pod
     pod.desire(adapters_json([entry(published, required=True)]))
     async with pod.serve() as seen:
         await seen.until(lambda: seen.status.get("routes"))
-    routed = engine.routing
+    assert engine.routing is not None
+    routed = {**engine.routing, "instance": ""}
 
     def unreachable(*_: Any) -> None:
         raise StoreUnreachable("the store is gone")
@@ -204,7 +209,7 @@ async def test_a_restarted_agent_loads_nothing_again_and_needs_no_store(pod: Pod
         await seen.until(lambda: seen.status.get("routes") == {"medical": engine_name(published)})
         await engine.restart()  # and the files of the first agent serve the next engine, too
         await seen.until(lambda: engine.count("load", engine_name(published)) == 2 and seen.status["routes"])
-    assert engine.routing == routed
+    assert {**engine.routing, "instance": ""} == routed
     assert engine.count("load", engine_name(published)) == 2
 
 

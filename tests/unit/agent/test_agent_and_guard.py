@@ -73,6 +73,40 @@ async def test_an_adapter_is_unloaded_only_after_its_last_request(guarded: tuple
     assert pod.on_disk() == []
 
 
+async def test_a_canary_gets_its_share_and_is_taken_out_after_its_last_request(guarded: tuple[Pod, GuardedEngine]) -> None:
+    pod, engine = guarded
+    old, new = pod.publish("medical", seed=1), pod.publish("medical", seed=2)
+    stable, tried = engine_name(old), engine_name(new)
+    entries, prefer = [entry(old), entry(new, version=2)], {"medical": [stable]}
+
+    def candidates() -> dict[str, int]:
+        routing = engine.guard.state.routing
+        return {item.engine: item.weight for item in routing.candidates.values()} if routing else {}
+
+    pod.desire(adapters_json(entries, prefer, candidates={"medical": (tried, 0)}, replicas=2))
+    async with pod.serve() as seen:
+        await seen.until(lambda: seen.state(stable) == seen.state(tried) == "Loaded" and seen.status["routes"])
+        assert (await ask(engine, "medical"))[0] == 200
+        assert engine.vllm.asked == [stable]
+        pod.desire(adapters_json(entries, prefer, candidates={"medical": (tried, 100)}, replicas=2))
+        await engine.until(lambda: candidates() == {tried: 100})
+        engine.vllm.gate.clear()
+        engine.vllm.arrived.clear()
+        asking = asyncio.create_task(ask(engine, "medical"))
+        await engine.vllm.arrived.wait()
+        pod.desire(adapters_json([entry(old)], prefer, replicas=2))  # it failed, or was pinned away
+        await seen.until(lambda: seen.state(tried) == "Unloading")
+        await engine.until(lambda: not candidates())
+        assert engine.vllm.unloaded == []
+        assert pod.on_disk() == sorted([stable, tried])
+        engine.vllm.gate.set()
+        assert (await asking) == (200, {"object": "chat.completion", "model": "medical", "choices": []})
+        await seen.until(lambda: not seen.adapter(tried))
+        assert (await ask(engine, "medical"))[0] == 200
+    assert engine.vllm.asked == [stable, tried, stable]
+    assert engine.vllm.unloaded == [tried]
+
+
 async def test_a_draining_pod_is_reported_and_gets_no_load(guarded: tuple[Pod, GuardedEngine]) -> None:
     pod, engine = guarded
     published = pod.publish("medical")

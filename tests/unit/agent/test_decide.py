@@ -6,8 +6,23 @@ import math
 from typing import Any
 
 import pytest
-from graftwork_agent.decide import Decision, Delete, Engine, Fetch, Files, FileState, Load, LoadTrouble, Route, Snapshot, Unload, decide, key_of
-from graftwork_agent.desired import Adapter, Desired
+from graftwork_agent.decide import (
+    Decision,
+    Delete,
+    Engine,
+    Fetch,
+    Files,
+    FileState,
+    Load,
+    LoadTrouble,
+    Route,
+    Snapshot,
+    Unload,
+    decide,
+    key_of,
+    routed_names,
+)
+from graftwork_agent.desired import Adapter, Candidate, Desired
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,18 +35,20 @@ def adapter(name: str, *, required: bool = False) -> Adapter:
     return Adapter(f"{alias}-1", alias, 1, name, f"sha256:{short:0<64}", f"store://ml/{alias}/{short}", 8, "", required)
 
 
-def desired(*adapters: Adapter, aliases: dict[str, tuple[str, ...]] | None = None, deadline: float = 100) -> Desired:
+def desired(
+    *adapters: Adapter, aliases: dict[str, tuple[str, ...]] | None = None, deadline: float = 100, candidates: dict[str, Candidate] | None = None
+) -> Desired:
     if aliases is None:
         aliases = {item.alias: (item.engine_name,) for item in adapters}
-    return Desired("support", 16, deadline, adapters, aliases, "0" * 64)
+    return Desired("support", 16, deadline, adapters, aliases, "0" * 64, candidates or {})
 
 
 def files(item: Adapter, want: Desired, state: FileState = FileState.VERIFIED, **changes: Any) -> dict[str, Files]:
     return {item.engine_name: Files(state, key_of(item, want, BASE), **changes)}
 
 
-def engine(*listed: str, routing: dict[str, str] | None = None, **changes: Any) -> Engine:
-    body = None if routing is None else {"aliases": routing}
+def engine(*listed: str, routing: dict[str, str] | None = None, candidate: str = "", **changes: Any) -> Engine:
+    body = None if routing is None else {"aliases": routing, "candidates": {"medical": {"engine": candidate, "weight": 0}} if candidate else {}}
     return Engine("i1", 0.0, listed=frozenset(listed), routing=body, **changes)
 
 
@@ -93,6 +110,8 @@ VERIFIED = files(a, WANT_AB) | files(b, WANT_AB)
         (snapshot(desired(), engine=engine(OLD)), []),  # the guard has to take the routing first
         (snapshot(desired(), engine=engine(OLD, routing={"medical": OLD})), []),
         (snapshot(desired(), engine=engine(OLD, routing={}), routing_busy=True), []),
+        (snapshot(desired(), engine=engine(OLD, routing={}, candidate=OLD)), []),
+        (snapshot(desired(), engine=engine(routing={}, candidate=OLD), on_disk=frozenset({OLD})), []),
         (snapshot(desired(), engine=engine(OLD, routing={}, inflight={OLD: 1})), []),
         (snapshot(desired(), engine=engine(OLD, routing={}, inflight={OLD: 0})), [("Unload", OLD)]),
         (snapshot(desired(), engine=engine(OLD, routing={}), on_disk=frozenset({OLD})), [("Unload", OLD)]),
@@ -168,13 +187,19 @@ NAMES = [A, B, OLD, "zeta--cccccccccccc"]
 subsets = st.frozensets(st.sampled_from(NAMES))
 
 
+def _map(aliases: frozenset[str], candidates: frozenset[str]) -> dict[str, Any]:
+    tried = {name.split("--")[0]: {"engine": name, "weight": 10} for name in candidates}
+    return {"aliases": {name.split("--")[0]: name for name in aliases}, "candidates": tried}
+
+
 @st.composite
 def situations(draw: st.DrawFn) -> Snapshot:
     chosen = [adapter(name, required=draw(st.booleans())) for name in NAMES if draw(st.booleans())]
     aliases: dict[str, tuple[str, ...]] = {}
     for item in chosen:
         aliases[item.alias] = (*aliases.get(item.alias, ()), item.engine_name)
-    want = desired(*chosen, aliases=aliases, deadline=draw(st.sampled_from([0.0, 100.0])))
+    tried = {item.alias: Candidate(item.engine_name, draw(st.integers(0, 100))) for item in chosen if draw(st.booleans())}
+    want = desired(*chosen, aliases=aliases, deadline=draw(st.sampled_from([0.0, 100.0])), candidates=tried)
     known: dict[str, Files] = {}
     for item in chosen:
         state = draw(st.sampled_from([None, *FileState]))
@@ -192,7 +217,7 @@ def situations(draw: st.DrawFn) -> Snapshot:
         ready=draw(st.booleans()),
         listed=draw(st.none() | subsets),
         inflight={name: draw(st.integers(0, 2)) for name in draw(subsets)},
-        routing=draw(st.none() | subsets.map(lambda names: {"aliases": {name.split("--")[0]: name for name in names}})),
+        routing=draw(st.none() | st.builds(_map, subsets, subsets)),
         troubles=troubles,
     )
     busy = draw(st.sampled_from(["", *NAMES]))
@@ -218,7 +243,7 @@ def test_what_must_never_happen_never_happens(situation: Snapshot) -> None:
     assert len(changes) <= 1
     wanted = {item.engine_name for item in situation.desired.adapters} if situation.desired else set()
     process = situation.engine
-    routed = set(process.routing["aliases"].values()) if process and process.routing else set()
+    routed = routed_names(process.routing) if process else frozenset()
     for action in decision.actions:
         if not isinstance(action, Fetch):
             assert process is not None
@@ -238,7 +263,8 @@ def test_what_must_never_happen_never_happens(situation: Snapshot) -> None:
             assert action.name not in process.listed | routed | {situation.loading, situation.unloading}
             assert not process.inflight.get(action.name)
         elif isinstance(action, Route):
-            assert set(action.body["aliases"].values()) <= process.listed & wanted - {situation.unloading}
+            assert routed_names(action.body) <= process.listed & wanted - {situation.unloading}
+            assert set(action.body["versions"]) == routed_names(action.body)
             assert not set(action.body["aliases"]) & set(action.body["unavailable"])
             assert set(action.body["aliases"]) | set(action.body["unavailable"]) == set(situation.desired.aliases if situation.desired else ())
     fetched = [action.adapter.engine_name for action in decision.actions if isinstance(action, Fetch)]

@@ -290,6 +290,14 @@ def test_another_base_is_refused_with_both_fingerprints(tmp_path: Path, base: Pa
     assert read_base(base).fingerprint in found.message
 
 
+def test_where_the_base_is_not_compared_tensors_still_are(tmp_path: Path, base: Path) -> None:
+    model = read_base(base)
+    good, wide = make_adapter(tmp_path / "a"), with_tensors(tmp_path / "b", lambda tensors: tensors.update({Q_A: bf16(np.ones((4, HIDDEN * 2)))}))
+    verify(good, Expected(adapter_digest(good), "", 16, model))
+    with pytest.raises(Refusal, match="shape"):
+        verify(wide, Expected(adapter_digest(wide), "", 16, model))
+
+
 def test_files_that_are_not_the_published_ones_are_refused(tmp_path: Path, base: Path) -> None:
     found = refusal(make_adapter(tmp_path / "a"), base, digest="sha256:" + "1" * 64)
     assert found.reason == "DigestMismatch"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import email
 import json
+import re
 from dataclasses import dataclass, field
+from email.message import Message as Message_
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ TOKEN = b"5f" * 32
 BASE = "support"
 ENGINE = "medical--3f2a9c41d0e7"
 OTHER = "legal--aa00bb11cc22"
+ENGINE_NAME = re.compile(r"[a-z]+--[0-9a-f]{12}")
 ROUTING: dict[str, Any] = {
     "apiVersion": "graftwork.dev/routing/v1",
     "base": BASE,
@@ -24,7 +28,18 @@ ROUTING: dict[str, Any] = {
     "ready": True,
 }
 AGENT: Headers = [(b"x-graftwork-token", TOKEN)]
-METRICS = b'vllm:num_requests_running{engine="0"} 1.0\nvllm:lora_requests_info{running_lora_adapters="medical--3f2a9c41d0e7"} 1.0\nlast 1.0\n'
+METRICS = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="support"} 1.0
+# HELP vllm:lora_requests_info Running stats on lora requests.
+# TYPE vllm:lora_requests_info gauge
+vllm:lora_requests_info{max_lora="4",running_lora_adapters="",waiting_lora_adapters=""} 1.763740000e+09
+vllm:lora_requests_info{max_lora="4",running_lora_adapters="medical--3f2a9c41d0e7,legal--aa00bb11cc22",waiting_lora_adapters=""} 1.7637400021e+09
+vllm:lora_requests_info{max_lora="4",running_lora_adapters="legal--aa00bb11cc22",waiting_lora_adapters="legal--aa00bb11cc22"} 1.7637400013e+09
+# HELP process_open_fds Number of open file descriptors.
+# TYPE process_open_fds gauge
+process_open_fds 38.0
+"""
 
 
 @dataclass
@@ -74,8 +89,8 @@ class FakeEngine:
         if seen.path == "/v1/models":
             await _json(send, 200, {"object": "list", "data": [_card(BASE, "/models/base", None), _card(ENGINE, "/graftwork/adapters/m", BASE)]})
         elif seen.path == "/metrics":
-            assert b"accept-encoding" not in seen.headers, "the engine would compress"
-            await _send(send, 200, METRICS, b"text/plain")
+            assert not {b"accept", b"accept-encoding"} & set(seen.headers), "the engine would compress, or answer in another format"
+            await _send(send, 200, METRICS, b"text/plain; version=0.0.4; charset=utf-8")
         elif seen.method == "GET" or seen.path.endswith("_lora_adapter") or seen.path == "/ping":
             await _send(send, 200, b"Success", None)
         else:
@@ -83,12 +98,14 @@ class FakeEngine:
 
     async def _infer(self, seen: Seen, receive: Receive, send: Send) -> None:
         try:
-            request = json.loads(seen.body)
+            request = form_fields(seen) if seen.path.startswith("/v1/audio/") else json.loads(seen.body)
+            if not isinstance(request, dict):
+                raise ValueError("no object")
         except ValueError:
             await _json(send, 400, {"error": {"message": "JSON decode error", "code": 400}})
             return
         model = request.get("model") or BASE
-        if model not in (BASE, ENGINE):
+        if model != BASE and not ENGINE_NAME.fullmatch(model):
             await _json(send, 404, {"error": {"message": f"The model `{model}` does not exist. Valid aliases: {BASE}.", "code": 404}})
         elif request.get("explode"):
             await _json(send, 400, {"error": {"message": f"bad request for {model}", "type": "BadRequestError", "param": None, "code": 400}})
@@ -118,6 +135,21 @@ class FakeEngine:
                 await self.gate.wait()
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def form_fields(seen: Seen) -> dict[str, Any]:
+    """Return a form's fields as another parser reads them; what is a file has its bytes."""
+    message = email.message_from_bytes(b"content-type: " + seen.headers[b"content-type"] + b"\r\n\r\n" + seen.body)
+    parts = message.get_payload()
+    if not isinstance(parts, list):
+        raise ValueError("no form")
+    return {str(part.get_param("name", header="content-disposition")): _value(part) for part in parts if isinstance(part, Message_)}
+
+
+def _value(part: Message_) -> bytes | str:
+    data = part.get_payload(decode=True)
+    assert isinstance(data, bytes)
+    return data if part.get_filename() else data.decode()
 
 
 def answer(model: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -220,14 +252,22 @@ class Call:
     """One request from outside. `leave` closes the client's side."""
 
     def __init__(
-        self, app: App, method: str, path: str, body: bytes = b"", headers: Headers | None = None, query: bytes = b"", pieces: int = 1
+        self,
+        app: App,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Headers | None = None,
+        query: bytes = b"",
+        pieces: int = 1,
+        content_type: bytes = b"application/json",
     ) -> None:
         self.answer = Answer()
         self._gone = asyncio.Event()
         size = max(1, -(-len(body) // pieces))
         self._body = [body[i : i + size] for i in range(0, len(body), size)] or [b""]
         self.delegated = 0
-        sent: Headers = [(b"content-type", b"application/json"), *(headers or [])]
+        sent: Headers = [(b"content-type", content_type), *(headers or [])]
         if pieces == 1:
             sent.append((b"content-length", str(len(body)).encode()))
         self._scope: Scope = {

@@ -1,4 +1,4 @@
-"""What the agent learns and when: routing, requests in flight, readiness, draining; and the numbers that are left behind."""
+"""What the agent learns and when: routing, requests in flight, readiness, draining."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 from graftwork_guard import middleware, state
-from graftwork_guard.metrics import RETIRED_KEPT, Metrics
-from graftwork_guard.routing import Routing, Target
 from graftwork_guard.settings import Settings
 
-from tests.unit.guard.fakes import AGENT, BASE, ENGINE, OTHER, Call, World
+from tests.unit.guard.fakes import AGENT, ENGINE, OTHER, Call, World
 
 CHAT = "/v1/chat/completions"
 STREAM = b'{"model": "medical", "stream": true}'
@@ -186,51 +184,6 @@ async def test_start_says_that_http_listens_and_the_drain_wakes_who_waits(cold: 
     assert (cold.run_dir / "serving").exists()
     stop.set()
     await asyncio.wait_for(server, 5)
-
-
-async def test_metrics_split_by_alias_and_version_and_put_the_refused_together(world: World) -> None:
-    labels = 'alias="medical",digest="3f2a9c41d0e7"'
-    await world.post({"model": "medical"})
-    await world.post({"model": "medical", "stream": True, "stream_options": {"include_usage": True}})
-    await world.post({"model": "medical", "stream": True})
-    await world.post({})
-    for name in ("nobody", 'evil"\n', "x" * 5000, "legal"):
-        await world.post({"model": name})
-    assert await world.metric(f"graftwork_requests_total{{{labels}}}") == 3
-    assert await world.metric(f'graftwork_tokens_total{{{labels},kind="prompt"}}') == 15
-    assert await world.metric(f'graftwork_tokens_total{{{labels},kind="completion"}}') == 6
-    assert await world.metric(f"graftwork_time_to_first_token_seconds_count{{{labels}}}") == 2
-    assert await world.metric(f"graftwork_requests_in_flight{{{labels}}}") == 0
-    assert await world.metric(f'graftwork_requests_total{{alias="{BASE}",digest=""}}') == 1
-    assert await world.metric('graftwork_requests_total{alias="",digest=""}') == 4
-    assert await world.metric('graftwork_request_errors_total{alias="",digest="",status="4xx"}') == 3
-    assert await world.metric('graftwork_request_errors_total{alias="",digest="",status="5xx"}') == 1
-
-
-async def test_a_request_in_flight_shows(world: World) -> None:
-    _, task = await _streaming(world)
-    assert await world.metric('graftwork_requests_in_flight{alias="medical"') == 1
-    world.engine.gate.set()
-    await task
-
-
-def test_versions_that_come_and_go_do_not_gather_for_ever() -> None:
-    metrics = Metrics()
-    for number in range(500):
-        metrics.of(Target("medical", f"medical--{number:012x}")).requests += 1
-        metrics.routed(Routing("support", {"medical": f"medical--{number:012x}"}))
-    assert metrics.render().count(b"graftwork_requests_total{") == RETIRED_KEPT + 1
-
-
-def test_the_histogram_is_cumulative() -> None:
-    metrics = Metrics()
-    for seconds in (0.01, 0.3, 99.0):
-        metrics.of(Target("b")).first_token(seconds)
-    text = metrics.render().decode()
-    assert '_bucket{alias="b",digest="",le="0.01"} 1\n' in text
-    assert '_bucket{alias="b",digest="",le="0.5"} 2\n' in text
-    assert '_bucket{alias="b",digest="",le="+Inf"} 3\n' in text
-    assert '_seconds_sum{alias="b",digest=""} 99.31\n' in text
 
 
 def test_wrong_numbers_in_the_environment_are_named_and_do_not_end_the_engine(caplog: pytest.LogCaptureFixture) -> None:

@@ -196,6 +196,7 @@ def test_the_default_place_of_the_model_is_the_top() -> None:
     assert {route.stream_model for route in ALLOWED.values() if route.kind is not Kind.INFERENCE} == {MODEL}
 
 
+FORM = b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nmedical\r\n--b--\r\n'
 _HEADERS = st.lists(
     st.tuples(st.sampled_from([b"content-length", b"x-graftwork-token", b"content-type"]), st.binary(max_size=8) | st.just(TOKEN)), max_size=4
 )
@@ -205,15 +206,16 @@ _HEADERS = st.lists(
 @given(
     st.sampled_from(["GET", "POST", "PUT", "HEAD", "X"]),
     st.sampled_from([*ALLOWED, "/x", "", "\x00"]),
-    st.binary(max_size=60) | st.builds(lambda x: json.dumps(x).encode(), _OBJECTS),
+    st.binary(max_size=60) | st.builds(lambda x: json.dumps(x).encode(), _OBJECTS) | st.just(FORM),
     _HEADERS,
     st.binary(max_size=20),
+    st.sampled_from([b"application/json", b"multipart/form-data; boundary=b", b""]),
 )
 async def test_no_request_makes_the_guard_fall_over(
-    tmp_path: Path, method: str, path: str, body: bytes, headers: list[tuple[bytes, bytes]], query: bytes
+    tmp_path: Path, method: str, path: str, body: bytes, headers: list[tuple[bytes, bytes]], query: bytes, kind: bytes
 ) -> None:
     world = World(tmp_path)
     await world.route()
-    answer = await Call(world.guard, method, path, body, headers, query).run()
+    answer = await Call(world.guard, method, path, body, headers, query, content_type=kind).run()
     assert answer.complete
     assert answer.status != 500
