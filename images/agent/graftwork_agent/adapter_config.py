@@ -30,6 +30,7 @@ _PLAIN_INIT = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 _NAME_LIMIT = 300
 _PATTERN_LIMIT = 300
 _PATTERN_REPEATS = 2
+_PATTERNS_LIMIT = 1024
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,12 @@ def _mapping(raw: Mapping[str, Any], field: str) -> dict[str, Any]:
     value = raw.get(field) or {}
     if not isinstance(value, dict):
         raise Refusal("ConfigInvalid", f"adapter_config.json: {field} is a {type(value).__name__}, must be an object")
+    if len(value) > _PATTERNS_LIMIT:
+        raise Refusal(
+            "Unsupported",
+            f"adapter_config.json: {field} has {len(value)} entries, the limit is {_PATTERNS_LIMIT}; each is matched with every module, also in "
+            "the engine: use patterns of several modules",
+        )
     return value
 
 

@@ -15,6 +15,8 @@ from graftwork_agent.adapter_config import LoraConfig, read_config
 from graftwork_agent.finite import FLOAT_DTYPES, not_finite
 from graftwork_agent.refusal import Refusal
 
+HEADER_LIMIT_BYTES = 16 << 20  # about a hundred thousand tensors; the agent's memory is small
+_NAME_LIMIT = 512
 _PREFIX = "base_model.model."
 # suffix of a tensor's name -> (which half it is, whether it belongs to an embedding)
 _SUFFIXES = {
@@ -97,7 +99,7 @@ def verify_alone(folder: Path, digest: str = "") -> LoraConfig:
 def _read_header(folder: Path) -> Header:
     path = folder / WEIGHTS_FILE
     try:
-        return read_header(path)
+        return read_header(path, HEADER_LIMIT_BYTES)
     except HeaderError as error:
         with path.open("rb") as file:
             pickled = file.read(len(_PICKLE_ZIP)).startswith((_PICKLE_ZIP, _PICKLE))
@@ -146,6 +148,8 @@ def _check_tensors(header: Header, config: LoraConfig, base: BaseModel | None) -
 
 
 def _parse_name(name: str) -> _Part:
+    if len(name) > _NAME_LIMIT:
+        raise Refusal("TensorMismatch", f"{name[:80]}…: a name of {len(name)} characters, the limit is {_NAME_LIMIT}; no base has such a module")
     for suffix, (half, embedding) in _SUFFIXES.items():
         if name.startswith(_PREFIX) and name.endswith(suffix):
             return _Part(name, name.removeprefix(_PREFIX).removesuffix(suffix), half, embedding)

@@ -67,22 +67,24 @@ class Header:
     tensors: dict[str, Tensor]
 
 
-def read_header(path: Path) -> Header:
-    """Read and check the header of a safetensors file.
+def read_header(path: Path, limit: int = HEADER_LIMIT_BYTES) -> Header:
+    """Read and check the header of a safetensors file, of at most `limit` bytes.
 
     Raises:
         HeaderError: the header is not one, or its offsets do not fit the file.
     """
     with path.open("rb", buffering=0) as file:
-        return _read(file, path.name, path.stat().st_size)
+        return _read(file, path.name, path.stat().st_size, limit)
 
 
-def _read(file: BinaryIO, name: str, size: int) -> Header:
+def _read(file: BinaryIO, name: str, size: int, limit: int) -> Header:
     length_bytes = file.read(8)
     if len(length_bytes) < 8:
         raise HeaderError(f"{name}: {size} bytes are too few for a safetensors file")
     length = struct.unpack("<Q", length_bytes)[0]
-    if length > min(HEADER_LIMIT_BYTES, size - 8):
+    if limit < length <= size - 8:
+        raise HeaderError(f"{name}: header of {length} bytes, the limit is {limit}")
+    if length > size - 8:
         raise HeaderError(f"{name}: header of {length} bytes in a file of {size} bytes; the file is cut off or not safetensors")
     text = file.read(length)
     while len(text) < length:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,7 @@ def test_a_packed_base_cannot_tell_shapes_and_still_tells_modules(tmp_path: Path
         ({"rank_pattern": {"(?=a)b": 4}}, "Unsupported", "could take for ever"),
         ({"alpha_pattern": {"(a*)*": 4}}, "Unsupported", "could take for ever"),
         ({"rank_pattern": {"x" * 301: 4}}, "Unsupported", "longer than 300"),
+        ({"alpha_pattern": {f"layers.{number}": 4 for number in range(1025)}}, "Unsupported", "has 1025 entries, the limit is 1024"),
         ({"alora_invocation_tokens": [1]}, "Unsupported", "activated LoRA"),
         ({"use_qalora": True}, "Unsupported", "QALoRA"),
         ({"trainable_token_indices": {"embed_tokens": [1]}}, "Unsupported", "token"),
@@ -241,6 +243,7 @@ def replaced(name: str, tensor: Any) -> Callable[[dict[str, Any]], Any]:
         (lambda tensors: tensors.clear(), "TensorMismatch", "has no tensors"),
         (replaced(f"{PREFIX}lm_head.weight", bf16(np.ones((VOCAB, HIDDEN)))), "Unsupported", "not a LoRA weight"),
         (replaced(f"{PREFIX}model.layers.0.self_attn.q_proj.lora_magnitude_vector", bf16(np.ones(HEADS))), "Unsupported", "not a LoRA weight"),
+        (replaced(f"{PREFIX}{'a' * 600}.lora_A.weight", bf16(np.ones((4, HIDDEN)))), "TensorMismatch", "a name of 631 characters, the limit is 512"),
         (replaced("transformer.q.lora_A.weight", bf16(np.ones((4, HIDDEN)))), "Unsupported", "expected base_model.model."),
         (replaced(Q_A, ("I8", np.ones((4, HIDDEN), np.int8))), "Unsupported", "dtype I8"),
     ],
@@ -317,6 +320,14 @@ def test_anything_but_regular_files_of_the_allow_list_is_refused(tmp_path: Path,
     folder = make_adapter(tmp_path / "a")
     spoil(folder)
     assert refusal(folder, base).reason == "FileNotAllowed"
+
+
+def test_a_header_that_would_fill_the_agents_memory_is_not_read(tmp_path: Path, base: Path) -> None:
+    folder = make_adapter(tmp_path / "a")
+    with (folder / "adapter_model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", (16 << 20) + 1))
+        file.truncate(20 << 20)
+    assert "header of 16777217 bytes, the limit is 16777216" in refusal(folder, base).message
 
 
 @pytest.mark.parametrize("cut", [0, 4, 100, -1])
