@@ -31,7 +31,8 @@ from tests.unit.guard.fuzz_world import (
     models_in,
 )
 
-METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT", "post", "Get", "X", ""])
+# Mostly the methods that routes have: with another one, a spelling that slips through would be refused all the same, and not be noticed.
+METHODS = st.sampled_from(["GET", "POST"] * 4 + ["PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT", "post", ""])
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ SPELLINGS: list[Any] = [
 def paths(draw: st.DrawFn) -> str:
     """A known path after some changes of its spelling; now and then anything at all."""
     path = draw(st.sampled_from([*ADMINISTRATIVE, *GUARDED, *INFERENCE, *READS, "/graftwork/ready"]) | st.text(max_size=40))
-    for change, number in draw(st.lists(st.tuples(st.sampled_from(SPELLINGS), st.integers(0, 60)), max_size=3)):
+    for change, number in draw(st.lists(st.tuples(st.sampled_from(SPELLINGS), st.integers(0, 60)), min_size=draw(st.integers(0, 1)), max_size=2)):
         path = change(path, number)
     return path
 
@@ -187,6 +188,18 @@ def test_the_lists_of_this_test_contradict_neither_each_other_nor_the_guards() -
         "/v1/load_lora_adapter"
     ] * 2
     assert models_in(b'{"model":"a","b":{"model":"c"},"model":"d"}') == ["a", "d"]
+
+
+@pytest.mark.parametrize("change", range(len(SPELLINGS)))
+def test_another_spelling_of_a_public_path_is_no_path(runner: asyncio.Runner, run_dir: Path, change: int) -> None:
+    """The engine's router would take some of them for the same; the guard must not judge one path and pass on another."""
+    trap = Trap()
+    guard = guarded(trap, run_dir)
+    for path in [*INFERENCE, *READS]:
+        method = "GET" if path in READS else "POST"
+        for number in range(14):
+            runner.run(ask(guard, scope_of(method, SPELLINGS[change](path, number)), [b"{}"]))
+    assert trap.breaches() == []
 
 
 @fuzz(200)

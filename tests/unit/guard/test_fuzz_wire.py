@@ -253,6 +253,16 @@ def held(trap: Trap, guard: Guard, answer: bytes) -> None:
 
 
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_no_spelling_of_a_public_route_is_judged_as_one_path_and_passed_on_as_another(
+    runner: asyncio.Runner, trap: Trap, guard: Guard, wire: Wire, method: bytes
+) -> None:
+    for path in ["/health", "/v1/chat/completions", "/v1/models"]:
+        for target, _ in spelled(path):
+            held(trap, guard, runner.run(wire.exchange([request(target, method)])))
+    assert {found.path for found in trap.reached} >= {"/health", "/v1/models"} if method == b"GET" else {"/v1/chat/completions"}
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
 def test_no_spelling_of_an_administrative_route_is_one(runner: asyncio.Runner, trap: Trap, guard: Guard, wire: Wire, method: bytes) -> None:
     for path in [*ADMINISTRATIVE[:: 1 if LONG else 6], *GUARDED]:
         for target, right in spelled(path):
