@@ -170,6 +170,7 @@ def _faults(found: Reached) -> list[str]:
         faults.append("a lax router would take it for an administrative route")
     faults += [f"header {name!r}" for name, _ in found.headers if name == b"x-graftwork-token" or name.startswith(b"x-amzn-sagemaker-")]
     if found.method == "POST" and found.path in ALLOWED and ALLOWED[found.path].kind.value == "inference" and not found.path.startswith(MULTIPART):
+        faults += ["more than one model"] * (len(models_in(found.body)) > 1)
         faults += [f"model {model!r}" for model in models_in(found.body) if isinstance(model, str) and model not in ("", BASE, ENGINE)]
     return faults
 

@@ -190,6 +190,17 @@ def test_the_lists_of_this_test_contradict_neither_each_other_nor_the_guards() -
     assert models_in(b'{"model":"a","b":{"model":"c"},"model":"d"}') == ["a", "d"]
 
 
+@pytest.mark.parametrize("given_token", NEARLY)
+def test_what_is_almost_the_token_opens_nothing(runner: asyncio.Runner, run_dir: Path, given_token: bytes) -> None:
+    trap = Trap()
+    guard = guarded(trap, run_dir)
+    for method, path in (("POST", "/v1/load_lora_adapter"), ("POST", "/v1/unload_lora_adapter"), ("GET", GUARDED[0]), ("PUT", GUARDED[1])):
+        body = [json.dumps({**ROUTING, "aliases": {}}).encode()]
+        outcome = runner.run(ask(guard, scope_of(method, path, headers=[(b"x-graftwork-token", given_token)]), body))
+        assert (outcome.status, trap.reached) == (404, []), path
+    assert runner.run(ask(guard, scope_of("PUT", GUARDED[1], headers=[(b"x-graftwork-token", TOKEN)]), body)).status == 200, "and the token does"
+
+
 @pytest.mark.parametrize("change", range(len(SPELLINGS)))
 def test_another_spelling_of_a_public_path_is_no_path(runner: asyncio.Runner, run_dir: Path, change: int) -> None:
     """The engine's router would take some of them for the same; the guard must not judge one path and pass on another."""

@@ -206,6 +206,7 @@ ATTACKS: dict[str, bytes] = {
         for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "utf-32-be")
     },
     "a doubled key": request(b"/v1/chat/completions", body=b'{"model":"medical","model":"%s"}' % ENGINE.encode()) + ADMIN,
+    "a doubled key, the base last": request(b"/v1/chat/completions", body=b'{"model":"%s","model":"support"}' % ENGINE.encode()) + ADMIN,
     "an escaped key": request(b"/v1/chat/completions", body=b'{"m\\u006fdel":"%s","model":"medical"}' % ENGINE.encode()) + ADMIN,
     "numbers that are none": request(b"/v1/chat/completions", body=b'{"model":NaN,"a":-Infinity,"b":1e999,"c":1E400}') + ADMIN,
 }
