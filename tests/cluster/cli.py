@@ -31,7 +31,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_parser("status", help="components, nodes, pods that are not fine, disk")
     sub.add_parser("preflight", help="what this machine has, what is missing, what to type")
     build = sub.add_parser("build", help="build the pinned tools into the cache and print their folder")
-    build.add_argument("tool", nargs="*", help=f"default: all but kind; one of: {', '.join(tool.name for tool in toolchain.ALL_TOOLS)}")
+    build.add_argument(
+        "tool", nargs="*", help=f"default: all but kind and prometheus; one of: {', '.join(tool.name for tool in toolchain.ALL_TOOLS)}"
+    )
     sub.add_parser("kubeconfig", help="print the path of the administrator's kubeconfig")
     load = sub.add_parser("load", help="import OCI archives into both nodes; an image that is there is skipped")
     load.add_argument("archive", nargs="+", type=Path)

@@ -31,7 +31,8 @@ class Tool:
     binaries: tuple[str, ...]
     duration: str
     stamps: tuple[tuple[str, str], ...] = ()
-    optional: bool = False
+    tags: tuple[str, ...] = ()
+    optional: bool = False  # built only when it is named
 
     @property
     def folder(self) -> Path:
@@ -46,7 +47,7 @@ class Tool:
     def key(self, go_version: str) -> str:
         """Return the hash of all inputs of the build."""
         files = [(self.folder / name).read_bytes() for name in ("go.mod", "go.sum")]
-        return digest_of([*files, self.ldflags, "-trimpath CGO_ENABLED=0", go_version])
+        return digest_of([*files, self.ldflags, " ".join(["-trimpath CGO_ENABLED=0", *self.tags]), go_version])
 
     def version(self) -> str:
         """Return the version of the module that the first `tool` line builds, for people."""
@@ -72,6 +73,16 @@ ALL_TOOLS = (
     Tool("kubeconform", ("kubeconform",), "a few seconds"),
     Tool("helm-unittest", ("helm-unittest",), "about 1 min"),
     Tool("kind", ("kind",), "a few seconds", optional=True),
+    Tool(
+        "prometheus",
+        ("prometheus", "promtool"),
+        "about 6 min",
+        (("github.com/prometheus/common/version.Version", "3.15.0"),),
+        # Of some thirty kinds of service discovery only the one that is used; the others bring the clients of as many clouds. No web pages either:
+        # those need the tag builtinassets.
+        tags=("remove_all_sd", "enable_kubernetes_sd"),
+        optional=True,
+    ),
 )
 
 
@@ -187,7 +198,8 @@ def _build_one(tool: Tool, go: Go, say: Say, builds: _Builds) -> Path:
         beside.mkdir(parents=True)
         label = f"{tool.name} {tool.version().removeprefix('v')}"
         say(f"{label}: building ({tool.duration} the first time)")
-        code, output = builds.run([go.path, "build", "-trimpath", "-ldflags", tool.ldflags, "-o", f"{beside}/", "tool"], tool.folder)
+        tags = ["-tags", ",".join(tool.tags)] if tool.tags else []
+        code, output = builds.run([go.path, "build", "-trimpath", "-ldflags", tool.ldflags, "-o", f"{beside}/", *tags, "tool"], tool.folder)
         if code != 0:
             shutil.rmtree(beside, ignore_errors=True)
             lines = "\n".join("    " + line for line in output.strip().splitlines()[-15:])

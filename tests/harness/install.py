@@ -71,9 +71,9 @@ def build(steps: Steps) -> None:
         images.result()
 
 
-def image_references() -> dict[str, dict[str, str]]:
-    """Return name -> {reference, archive} of every image, as the image builder prints it."""
-    printed = subprocess.run(module("tests.cluster.images", "refs"), cwd=ROOT, check=True, capture_output=True, text=True).stdout
+def image_references(*names: str) -> dict[str, dict[str, str]]:
+    """Return name -> {reference, archive} of these images (of all but the optional ones, if none is named), as the image builder prints it."""
+    printed = subprocess.run(module("tests.cluster.images", "refs", *names), cwd=ROOT, check=True, capture_output=True, text=True).stdout
     found: dict[str, dict[str, str]] = json.loads(printed)
     return found
 

@@ -44,7 +44,7 @@ def with_body(headers: Headers, body: bytes) -> Headers:
 async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
     """Return the whole body; raise TooLargeError beyond `limit` bytes (at once if the header says so) and ClientGoneError."""
     declared = header(headers, b"content-length")
-    if declared.isdigit() and int(declared) > limit:
+    if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):  # Python reads no number of thousands of digits
         raise TooLargeError
     parts: list[bytes] = []
     size = 0

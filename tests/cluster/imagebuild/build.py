@@ -168,8 +168,8 @@ class Builder:
         say = lambda text: self._progress(f"{name}: {text}")  # noqa: E731 - one line, used twice below
         if image.prepare == "debootstrap":
             rootfs.debootstrap(context, self._processes, log, say)
-        elif image.prepare == "versitygw":
-            rootfs.versitygw(context, say)
+        elif image.prepare in rootfs.PROGRAMS:
+            rootfs.program(image.prepare, context, say)
         arguments = dict(self._graph.arguments(name))
         if image.parent:
             arguments["BASE_IMAGE"] = self._graph.reference(image.parent)

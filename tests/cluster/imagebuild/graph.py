@@ -17,13 +17,16 @@ from tests.cluster.progress import ClusterError
 
 REFERENCE_PREFIX = "localhost/graftwork"
 INSTALLER = ("images/base/install.sh", "images/base/uv.txt")
-VERSITYGW_MODULE = "tests/cluster/tools/versitygw"
+GO_MODULES = "tests/cluster/tools"
 SKIPPED_FOLDERS = frozenset({"__pycache__", "tests", ".mypy_cache", ".ruff_cache"})
 
 
 @dataclass(frozen=True)
 class Image:
-    """One image: its Dockerfile, the paths it copies, its parent. `archived` is False where only other images need it."""
+    """One image: its Dockerfile, the paths it copies, its parent.
+
+    `archived` is False where only other images need it; an `optional` one is built when it is named.
+    """
 
     name: str
     parent: str | None
@@ -31,6 +34,7 @@ class Image:
     prepare: str | None = None
     build_args: tuple[tuple[str, str], ...] = ()
     archived: bool = True
+    optional: bool = False
 
     @property
     def dockerfile(self) -> str:
@@ -61,7 +65,8 @@ IMAGES: tuple[Image, ...] = (
         ),
     ),
     Image("operator", "base", (*INSTALLER, "requirements/operator.txt", "operator/graftwork")),
-    Image("versitygw", None, (f"{VERSITYGW_MODULE}/go.mod", f"{VERSITYGW_MODULE}/go.sum"), prepare="versitygw"),
+    Image("versitygw", None, (f"{GO_MODULES}/versitygw/go.mod", f"{GO_MODULES}/versitygw/go.sum"), prepare="versitygw"),
+    Image("prometheus", None, (f"{GO_MODULES}/prometheus/go.mod", f"{GO_MODULES}/prometheus/go.sum"), prepare="prometheus", optional=True),
 )
 
 
@@ -86,11 +91,11 @@ class Graph:
         return {**dict(self.images[name].build_args), **self.build_args.get(name, {})}
 
     def select(self, names: list[str]) -> list[str]:
-        """The images to build for `names` (all archived ones if empty), in the order of the graph; parents are added later, if they are needed."""
+        """The images to build for `names` (if empty, all that are archived and not optional), in the order of the graph; parents are added later."""
         unknown = sorted(set(names) - set(self.images))
         if unknown:
             raise UnknownImageError(f"image {', '.join(map(repr, unknown))}: not one of {', '.join(self.images)}")
-        return [name for name, image in self.images.items() if (name in names if names else image.archived)]
+        return [name for name, image in self.images.items() if (name in names if names else image.archived and not image.optional)]
 
     def tag(self, name: str) -> str:
         """Content address of an image: first 16 hex digits of the sha256 over its inputs, its arguments and its parent's tag."""
