@@ -161,10 +161,10 @@ def test_a_candidate_that_is_none_any_more_never_gets_into_prefer() -> None:
 
 
 def test_a_candidate_gives_way_to_other_aliases_but_not_to_previous_versions() -> None:
-    selection = select(versions(6, 7, 8), by(CANARY, max_loaded=2), SERVED)
+    selection = select(versions(6, 7, 8), by(CANARY, places=2), SERVED)
     assert prefer(selection, "medical") == ["medical-7"]
     assert candidate(selection) == ("medical-8", 0)
-    full = select([*versions(6, 7, 8), adapter("legal", 1, digest="f")], by(CANARY, max_loaded=2), SERVED)
+    full = select([*versions(6, 7, 8), adapter("legal", 1, digest="f")], by(CANARY, places=2), SERVED)
     assert [plan.candidate for plan in full.aliases] == [None, None]
     assert reason(full, "medical-8") is Reason.CAPACITY_EXCEEDED
 
@@ -198,7 +198,7 @@ def test_a_new_version_with_the_files_of_the_stable_one_is_no_canary() -> None:
 def test_a_candidate_is_newer_and_apart_and_a_further_pass_changes_nothing(
     found: set[int], mode: str, served: str, standing: Standing, keep: int, places: int
 ) -> None:
-    chosen = by(mode, keeps={"medical": keep}, max_loaded=places)
+    chosen = by(mode, keeps={"medical": keep}, places=places)
     seen = replace(KNOWN, served={"medical": served} if served else {}, standings={"medical": standing})
     selection = select(versions(*found), chosen, seen)
     for plan in selection.aliases:
