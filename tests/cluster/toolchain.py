@@ -76,7 +76,7 @@ ALL_TOOLS = (
     Tool(
         "prometheus",
         ("prometheus", "promtool"),
-        "about 6 min",
+        "several minutes",
         (("github.com/prometheus/common/version.Version", "3.15.0"),),
         # Of some thirty kinds of service discovery only the one that is used; the others bring the clients of as many clouds. No web pages either:
         # those need the tag builtinassets.

@@ -170,13 +170,17 @@ class Prometheus:
         return f"http://{self.host}:{self.port}"
 
     def get(self, path: str, **parameters: str) -> Any:
-        """Return the `data` of an answer of the API; connection errors are the caller's."""
+        """Return the `data` of an answer of the API; connection errors are the caller's, and one that is still starting counts as such."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=30)
         try:
             connection.request("GET", f"/api/v1/{path}?{urlencode(parameters)}")
-            document = json.loads(connection.getresponse().read())
+            response = connection.getresponse()
+            body = response.read()
         finally:
             connection.close()
+        if response.status == 503 and not body.startswith(b"{"):
+            raise ConnectionError(f"{self.url} is not ready: {body.decode(errors='replace')}")
+        document = json.loads(body)
         if document["status"] != "success":
             raise QueryError(f"{path} {parameters}: {document.get('errorType')}: {document.get('error')}")
         return document["data"]
