@@ -24,8 +24,8 @@ NAME = "prometheus"
 NAMESPACE = "monitoring"
 PORT = 9090
 MANAGED = "app_kubernetes_io_managed_by"
-# Two jobs, because the engine and the guard answer separately. The labels are those that a PodMonitor would give.
-PATHS: Mapping[str, str] = {"engine": "/metrics", "guard": "/graftwork/metrics"}
+# /metrics has the engine's series and the guard's. The labels are those that a PodMonitor would give.
+PATHS: Mapping[str, str] = {"serving": "/metrics"}
 
 
 def configuration(namespaces: Sequence[str], interval_seconds: float = 1, paths: Mapping[str, str] = PATHS, **sd: Any) -> Object:

@@ -99,9 +99,11 @@ def serving(cluster: Cluster) -> Iterator[None]:
             elif self.path.startswith("/api/v1/namespaces/ml/pods"):
                 self.answer(200, {"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": cluster.pods})
             elif self.path == "/metrics":
-                self.say(200, "text/plain", b'vllm:num_requests_running{model_name="support"} 2\n')
-            elif self.path == "/graftwork/metrics":
-                self.say(200, "text/plain", b'graftwork_requests_total{alias="medical",digest="3f2a9c41d0e7"} 7\n')
+                engine, guard = (
+                    'vllm:num_requests_running{model_name="support"} 2',
+                    'graftwork_requests_total{alias="medical",digest="3f2a9c41d0e7"} 7',
+                )
+                self.say(200, "text/plain", f"{engine}\n{guard}\n".encode())
             else:
                 self.say(404, "text/plain", b"")
 
@@ -161,7 +163,7 @@ def test_the_real_one_accepts_the_configuration_that_is_applied(tmp_path: Path) 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_real_one_scrapes_both_jobs_of_our_running_pods_and_of_no_others(tmp_path: Path) -> None:
+def test_the_real_one_scrapes_our_running_pods_and_of_no_others(tmp_path: Path) -> None:
     cluster = Cluster()
     ours = {"app.kubernetes.io/managed-by": "graftwork", "graftwork.dev/deployment": "support"}
     with serving(cluster):
@@ -179,18 +181,17 @@ def test_the_real_one_scrapes_both_jobs_of_our_running_pods_and_of_no_others(tmp
             assert client.value("absent_series") is None
             assert client.query("1 + 1") == [Sample({}, 2.0)]
             with pytest.raises(QueryError, match=r"2 series, not one"):
-                client.value("up")
+                client.value('{__name__=~"up|graftwork_requests_total"}')
             with pytest.raises(QueryError, match=r"bad_data"):
                 client.query("sum(")
             with pytest.raises(QueryError, match=r"matrix"):
                 client.query("up[5m]")
     pod = {"namespace": "ml", "pod": "support-1", "container": "vllm", "graftwork_dev_deployment": "support", "instance": f"127.0.0.1:{cluster.port}"}
     name = {"__name__": "graftwork_requests_total", "alias": "medical", "digest": "3f2a9c41d0e7"}
-    assert [sample.labels for sample in found] == [{**pod, **name, "job": "guard"}]
-    assert [sample.labels["job"] for sample in engine] == ["engine"]
+    assert [sample.labels for sample in found] == [{**pod, **name, "job": "serving"}]
+    assert [sample.labels["job"] for sample in engine] == ["serving"]
     assert sorted((sample.labels["job"], sample.labels["pod"], sample.value) for sample in up) == [
-        ("engine", "support-1", 1.0),
-        ("guard", "support-1", 1.0),
+        ("serving", "support-1", 1.0),
     ]
 
 
