@@ -14,8 +14,8 @@ from tests.harness.install import Environment
 from tests.harness.kube import Kube
 from tests.harness.load import Load
 
-LONG_ANSWER_TOKENS = 200
-"""Long enough that an answer seen in the engine is still being written when the drain reaches it."""
+LONG_ANSWER_TOKENS = 64
+"""Long enough that an engine that has been seen writing answers writes one when the drain reaches it: every client asks again at once."""
 
 
 def drain_while_it_answers(kube: Kube, node: str, selector: str, load: Load, settled: Callable[[], object]) -> None:
