@@ -14,6 +14,9 @@ from tests.cluster.progress import ClusterError
 
 JsonObject = dict[str, Any]
 
+WATCH_EVENTS = ("ADDED", "MODIFIED", "DELETED", "BOOKMARK")
+AGAIN_SECONDS = 0.1
+
 
 class Api:
     """Requests to the API server as the administrator."""
@@ -58,7 +61,19 @@ class Api:
             return False
 
     def watch(self, path: str, seconds: float) -> Iterator[JsonObject]:
-        """Yield the watch events of a collection, existing objects first, for at most `seconds`."""
+        """Yield the watch events of a collection, existing objects first, for at most `seconds`.
+
+        An API server that has just started may refuse a watch, or end it with an event of type ERROR, whose object is a Status: then it begins again.
+        """
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            for event in self._watch_once(path, left):
+                if event.get("type") not in WATCH_EVENTS:
+                    break
+                yield event
+            time.sleep(min(left, AGAIN_SECONDS))  # whatever ended it says nothing when it is over
+
+    def _watch_once(self, path: str, seconds: float) -> Iterator[JsonObject]:
         deadline = time.monotonic() + seconds
         connection = self._connect(seconds)
         try:

@@ -10,6 +10,7 @@ import http.client
 import json
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 STREAM_END = "[DONE]"
@@ -65,6 +66,15 @@ class Load:
                 raise AssertionError(
                     f"only {self.tally.complete} of {target} requests complete after {timeout:.0f} s; failures: {self.tally.failures[-3:]}"
                 )
+
+    def wait_until(self, is_so: Callable[[], bool], what: str, timeout: float = 120) -> None:
+        """Look again whenever a request has ended, and after a tenth of a second at most, until `is_so` says yes."""
+        deadline = time.monotonic() + timeout
+        while not is_so():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not seen within {timeout:.0f} s: {what}; failures: {self.tally.failures[-3:]}")
+            with self._progress:
+                self._progress.wait(0.1)
 
     def _client(self, number: int) -> None:
         keep = number % 2 == 0
