@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.cache import exclusive
-from tests.cluster.imagebuild import rootfs
+from tests.cluster.imagebuild import programs, rootfs
 from tests.cluster.imagebuild.archive import diff_ids, write_archive
 from tests.cluster.imagebuild.buildah import Buildah
 from tests.cluster.imagebuild.graph import Graph, input_files
@@ -168,8 +168,10 @@ class Builder:
         say = lambda text: self._progress(f"{name}: {text}")  # noqa: E731 - one line, used twice below
         if image.prepare == "debootstrap":
             rootfs.debootstrap(context, self._processes, log, say)
-        elif image.prepare in rootfs.PROGRAMS:
-            rootfs.program(image.prepare, context, say)
+        elif image.prepare == "versitygw":
+            rootfs.versitygw(context, say)
+        elif image.prepare in programs.PROGRAMS:
+            programs.put(image.prepare, context, say)
         arguments = dict(self._graph.arguments(name))
         if image.parent:
             arguments["BASE_IMAGE"] = self._graph.reference(image.parent)

@@ -1,4 +1,4 @@
-"""What has to exist before a Dockerfile can: Debian's files for `base`, the binary for the images that are one static program."""
+"""What has to exist before a Dockerfile can: Debian's files for `base`, the S3 server's binary for `versitygw`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from tests.cluster.progress import ClusterError
 from tests.cluster.toolchain import Say, build_tools
 
 SUITE = "bookworm"
-PROGRAMS = ("versitygw", "prometheus")  # image and tool of one name
 PACKAGES = ("python3", "python3-venv", "python3-pip", "ca-certificates")
 # Package lists are old tomorrow; documentation nobody reads in a container. Licences (copyright files) stay.
 DROPPED = ("var/cache/apt", "var/lib/apt/lists", "var/log", "usr/share/man", "usr/share/locale", "usr/share/info")
@@ -55,11 +54,11 @@ def _empty(folder: Path) -> None:
             entry.unlink()
 
 
-def program(name: str, context: Path, say: Say) -> None:
+def versitygw(context: Path, say: Say) -> None:
     """Put the static binary and the two folders that a scratch image lacks into the context."""
-    binary = build_tools(say, [name]) / name
-    shutil.copy2(binary, context / name)
-    (context / name).chmod(0o755)
-    for folder, mode in (("data", 0o755), ("tmp", 0o1777)):
-        (context / folder).mkdir()
-        (context / folder).chmod(mode)
+    binary = build_tools(say, ["versitygw"]) / "versitygw"
+    shutil.copy2(binary, context / "versitygw")
+    (context / "versitygw").chmod(0o755)
+    for name, mode in (("data", 0o755), ("tmp", 0o1777)):
+        (context / name).mkdir()
+        (context / name).chmod(mode)
