@@ -98,6 +98,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  
     return report
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Say at once why a test failed: the whole run takes minutes, and whoever watches it should not have to wait for its end."""
+    if report.failed:
+        print(f"\n{report.longreprtext}", flush=True)
+
+
 def describe(kube: Kube) -> str:
     """Return what a person on call would look at first."""
     parts = [kube.run("get", "llmd,ftj,lora,pods,jobs", "-o", "wide")]
