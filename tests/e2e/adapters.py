@@ -108,7 +108,8 @@ class Published:
 
     def under(self, alias: str, version: int = 1, labels: Mapping[str, str] | None = None, **spec: Any) -> Object:
         """Return a LoRAAdapter of the same files under another alias; `spec` replaces fields."""
-        return lora(alias, version, labels, **{**self.item["spec"], "alias": alias, "version": version, "owner": alias, **spec})
+        same = {field: value for field, value in self.item["spec"].items() if field not in ("alias", "version")}
+        return lora(alias, version, labels, **{**same, "owner": alias, **spec})
 
     def variant(self, bucket: Bucket, alias: str, version: int, *, namespace: str) -> Object:
         """Publish the same adapter with other bytes (blank lines at the end of its config), so that each version has a digest of its own."""

@@ -228,7 +228,8 @@ def deploy(
     kube: Kube, image: str, watched: Sequence[str], interval_seconds: float = 1, namespace: str = NAMESPACE, paths: Mapping[str, str] = PATHS
 ) -> Prometheus:
     """Make or change a Prometheus that watches the (existing) namespaces `watched`; return when it answers."""
-    kube.apply(*objects(image, namespace, watched, interval_seconds, paths))
+    for item in objects(image, namespace, watched, interval_seconds, paths):  # one by one: kubectl takes objects of one namespace at a time
+        kube.within(item["metadata"].get("namespace", namespace)).apply(item)
     start(kube, namespace)
     return client(kube, namespace)
 

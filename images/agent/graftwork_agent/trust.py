@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from pathlib import Path
 
+from graftwork_store.clients import own_authority
 from graftwork_store.errors import SourceInvalid
 
 
 def ssl_context(env: Mapping[str, str]) -> ssl.SSLContext:
-    """Return the context for connections to a source; SOURCE_CA_FILE names a file of certificates that are trusted besides.
+    """Return the context for connections to a source; SOURCE_CA_FILE names a file of certificates that are trusted besides, if it is there.
 
     Raises:
         SourceInvalid: that file is not one of certificates.
@@ -21,12 +21,12 @@ def ssl_context(env: Mapping[str, str]) -> ssl.SSLContext:
         import certifi
 
         context.load_verify_locations(certifi.where())
-    extra = env.get("SOURCE_CA_FILE", "")
-    if extra:
-        try:
-            context.load_verify_locations(cadata=Path(extra).read_text(encoding="ascii"))
-        except (OSError, ValueError, ssl.SSLError) as error:
-            raise SourceInvalid(
-                f"ca.crt of credentialsSecret ({extra}): no certificates in it ({error}); it must be the authority's certificate in PEM"
-            ) from None
+    try:
+        extra = own_authority(env).decode("ascii")
+        if extra:
+            context.load_verify_locations(cadata=extra)
+    except (OSError, ValueError, ssl.SSLError) as error:
+        raise SourceInvalid(
+            f"ca.crt of credentialsSecret ({env['SOURCE_CA_FILE']}): no certificates in it ({error}); it must be the authority's certificate in PEM"
+        ) from None
     return context

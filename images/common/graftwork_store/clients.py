@@ -21,6 +21,12 @@ ObjectStore = S3Store | LocalStore
 _CHAIN_VARIABLES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
 
 
+def own_authority(env: Mapping[str, str]) -> bytes:
+    """Return the certificates that are trusted beside the system's: what SOURCE_CA_FILE names, nothing where the Secret has no such key."""
+    name = env.get("SOURCE_CA_FILE", "")
+    return Path(name).read_bytes() if name and Path(name).exists() else b""
+
+
 def s3_client(bucket: str, prefix: str, env: Mapping[str, str] | None = None, *, read_timeout: str = "30s", attempts: int = 3) -> S3Store:
     """Make a client for a bucket, path-style, http allowed when the endpoint says http.
 
@@ -46,8 +52,9 @@ def s3_client(bucket: str, prefix: str, env: Mapping[str, str] | None = None, *,
         "timeout": "6h",
         "pool_idle_timeout": "10m",
     }
-    if env.get("SOURCE_CA_FILE"):
-        client["root_certificate"] = Path(env["SOURCE_CA_FILE"]).read_bytes()
+    authority = own_authority(env)
+    if authority:
+        client["root_certificate"] = authority
     retry: Any = {
         "max_retries": attempts - 1,
         "retry_timeout": timedelta(seconds=30),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from aiohttp import web
 from graftwork_agent import backoff
 from graftwork_agent.__main__ import main
 from graftwork_agent.adapter_sources import Resolved, download_adapter
+from graftwork_agent.trust import ssl_context
+from graftwork_store.clients import own_authority, s3_client
 from graftwork_store.digest import adapter_digest
 from graftwork_store.errors import DiskFull, FileNotAllowed, SourceDenied, SourceInvalid, SourceNotFound, SourceUnreachable, StoreError
 
@@ -271,3 +274,11 @@ def test_no_secret_is_in_what_is_shown_of_a_url() -> None:
 
     shown: list[Any] = [_plain(text) for text in ("https://u:p@h/x?y#z", "/x?y", "https://h", "")]
     assert shown == ["https://h/x", "/x", "https://h", ""]
+
+
+def test_a_secret_without_an_authority_leaves_it_at_the_systems(tmp_path: Path) -> None:
+    """The operator names the file whether or not the Secret has it: it may not read Secrets, so it cannot know."""
+    env = {"SOURCE_CA_FILE": str(tmp_path / "absent" / "ca.crt"), "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    assert ssl_context(env).verify_mode is ssl.CERT_REQUIRED
+    assert own_authority(env) == b""
+    s3_client("data", "", env)
