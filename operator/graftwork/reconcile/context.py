@@ -35,7 +35,7 @@ Rules that the engine relies on:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from graftwork.clock import Clock
@@ -53,6 +53,7 @@ from graftwork.cluster.protocol import (
     WakeApi,
 )
 from graftwork.config import Config
+from graftwork.reconcile.memo import Memory
 
 __all__ = ["AgentView", "Context", "Key", "Object", "PodRef", "Reconciler", "Result", "TrainerView", "WakeApi"]
 
@@ -79,6 +80,7 @@ class Context:
     wake: WakeApi
     prometheus: PrometheusApi | None = None
     """None: the configuration names none."""
+    memory: Memory = field(default_factory=Memory)
 
 
 class Reconciler(Protocol):

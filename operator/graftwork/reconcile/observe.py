@@ -24,7 +24,7 @@ from graftwork.plan import adapters_file, bases, capacity
 from graftwork.plan.adapters import Rules, Seen, select
 from graftwork.plan.promotion import Promotion
 from graftwork.reasons import Reason
-from graftwork.reconcile.context import Context, Key, PodRef
+from graftwork.reconcile.context import Context, Key, Object, PodRef
 
 SETTLE_SECONDS = 10.0
 """How long an agent may be silent before that is news: an operator that has just started has heard nobody yet."""
@@ -88,13 +88,20 @@ def settling(found: Sequence[Pod], known: Mapping[str, Agent]) -> float | None:
 
 def adapters(ctx: Context, namespace: str) -> list[Adapter]:
     """Return the namespace's LoRAAdapters; one that cannot be read is left out and says so in its own status."""
-    result = []
-    for obj in ctx.mirror.list("LoRAAdapter", namespace):
-        try:
-            result.append(adapter_facts.adapter(LoRAAdapter.from_object(obj)))
-        except InvalidObjectError:
-            continue
-    return result
+    found = (_adapter(ctx, obj) for obj in ctx.mirror.list("LoRAAdapter", namespace))
+    return [adapter for adapter in found if adapter is not None]
+
+
+def _adapter(ctx: Context, obj: Object) -> Adapter | None:
+    uid, version = obj["metadata"].get("uid"), obj["metadata"].get("resourceVersion")
+    return ctx.memory.adapters.get((uid, version), lambda: _read_adapter(obj)) if uid and version else _read_adapter(obj)
+
+
+def _read_adapter(obj: Object) -> Adapter | None:
+    try:
+        return adapter_facts.adapter(LoRAAdapter.from_object(obj))
+    except InvalidObjectError:
+        return None
 
 
 def live_limits(ctx: Context, namespace: str, deployment: str) -> Limits | None:
@@ -135,7 +142,8 @@ def _promotion(alias: AliasSettings) -> Promotion:
 
 def selection(ctx: Context, deployment: LLMDeployment, found: Sequence[Pod], known: Mapping[str, Agent]) -> Selection:
     """Return which LoRAAdapters the deployment serves, by what its status says of canaries."""
-    return select(*inputs(ctx, deployment, found, known))
+    made_from = inputs(ctx, deployment, found, known)
+    return ctx.memory.selections.get((deployment.metadata.namespace, deployment.metadata.name), made_from, lambda: select(*made_from))
 
 
 def inputs(
