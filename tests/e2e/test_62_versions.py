@@ -165,7 +165,7 @@ def test_an_alias_that_is_the_name_of_the_base_is_taken(kube: Kube, taught: Serv
 def test_a_version_that_is_there_already_is_refused(turn: str, kube: Kube, taught: Service, periwinkle: Published) -> None:
     twin = periwinkle.under(turn, 1)
     kube.apply({**twin, "metadata": {"name": "turn-1-again"}})
-    found = stalled(kube, "turn-1-again")
+    found = stalled(kube, "turn-1-again", timeout=120)
     assert found["reason"] == "VersionTaken"
     assert "turn-1" in found["message"]
     kube.delete("loraadapter", "turn-1-again")

@@ -166,7 +166,8 @@ def test_a_second_request_at_the_same_time_is_refused_until_the_first_has_ended(
     assert long.is_alive(), "the long answer must still run, or this proves nothing"
     assert (refused.status, bool(header(refused, "retry-after"))) == (429, True)
     assert keyed.chat(name="open").status == 200
-    long.join(timeout=90)
+    long.join(timeout=300)
+    assert not long.is_alive(), "the long answer has not ended"
     assert (long.failure, long.tokens) == ("", 4 * LONG_TOKENS)
     assert keyed.chat(name="single").status == 200
 
