@@ -246,6 +246,8 @@ def _fetches(snapshot: Snapshot, desired: Desired, wakes: list[float]) -> list[F
 def _engine_change(snapshot: Snapshot, desired: Desired, engine: Engine, listed: frozenset[str], wakes: list[float]) -> list[Action]:
     candidates = []
     for index, adapter in enumerate(desired.adapters):
+        if adapter.engine_name in snapshot.deleting:
+            continue  # what was verified is going away; loaded now, the engine would have an adapter without files
         files = current_files(snapshot, desired, adapter)
         trouble = engine.troubles.get(adapter.engine_name)
         if adapter.engine_name in listed or files is None or files.state is not FileState.VERIFIED or (trouble and trouble.refused):
