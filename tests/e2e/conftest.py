@@ -9,6 +9,7 @@ import pytest
 
 from tests.e2e.adapters import Bucket, Published
 from tests.e2e.keyring import KEYED_LABELS, SECRET, Keyring
+from tests.e2e.outage import store_back, store_down
 from tests.e2e.service import Service, deployment
 from tests.harness import install
 from tests.harness.install import Environment
@@ -73,6 +74,14 @@ def aliases(taught: Service) -> Iterator[Service]:
     """The service, whose alias settings a test may change: afterwards there are none."""
     yield taught
     taught.set_aliases()
+
+
+@pytest.fixture
+def without_store(system: Kube) -> Iterator[None]:
+    """The store's server away until the test's end, or until it calls `store_back`."""
+    store_down(system)
+    yield
+    store_back(system)
 
 
 @pytest.fixture(scope="session")
