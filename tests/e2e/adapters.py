@@ -53,6 +53,21 @@ class Bucket:
         url = yaml.safe_load(configuration["data"]["config.yaml"])["store"]["url"]
         return cls({**keys, "AWS_ENDPOINT_URL": endpoint, "GRAFTWORK_STORE_URL": url})
 
+    @property
+    def url(self) -> str:
+        """Where the store lies: `s3://<bucket>/<prefix>`."""
+        return self.environment["GRAFTWORK_STORE_URL"]
+
+    def names(self, folder: str) -> set[str]:
+        """Return the names of what lies in a folder of the store."""
+        return {item["path"].rpartition("/")[2] for page in obstore.list(self._open(self.url), folder) for item in page}
+
+    def remove(self, folder: str) -> None:
+        """Remove what lies in a folder of the store."""
+        client = self._open(self.url)
+        for name in self.names(folder):
+            obstore.delete(client, f"{folder}/{name}")
+
     def _open(self, url: str) -> ObjectStore:
         return open_url(url, self.environment)
 

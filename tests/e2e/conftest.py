@@ -9,7 +9,9 @@ import pytest
 
 from tests.e2e.adapters import Bucket, Published
 from tests.e2e.keyring import KEYED_LABELS, SECRET, Keyring
+from tests.e2e.outage import store_back, store_down
 from tests.e2e.service import Service, deployment
+from tests.e2e.unreferenced import Unreferenced, begin, end
 from tests.harness import install
 from tests.harness.install import Environment
 from tests.harness.kube import Kube
@@ -75,6 +77,14 @@ def aliases(taught: Service) -> Iterator[Service]:
     taught.set_aliases()
 
 
+@pytest.fixture
+def without_store(system: Kube) -> Iterator[None]:
+    """The store's server away until the test's end, or until it calls `store_back`."""
+    store_down(system)
+    yield
+    store_back(system)
+
+
 @pytest.fixture(scope="session")
 def keyed_begun(kube: Kube, swordfish: Published) -> Keyring:
     """A second deployment, `keyed`, that asks its clients for keys; its pod starts while other files are tested."""
@@ -85,6 +95,14 @@ def keyed_begun(kube: Kube, swordfish: Published) -> Keyring:
         deployment("keyed", service={"apiKeysSecret": SECRET}, adapters={"maxLoaded": 4, "selector": {"matchLabels": KEYED_LABELS}}),
     )
     return ring
+
+
+@pytest.fixture(scope="session")
+def unreferenced(taught: Service, system: Kube, bucket: Bucket) -> Iterator[Unreferenced]:
+    """What belongs to nobody in the store of an operator that retains nothing; it is swept while other files are tested."""
+    found = begin(taught, system, bucket)
+    yield found
+    end(system, bucket, found)
 
 
 @pytest.hookimpl(wrapper=True)

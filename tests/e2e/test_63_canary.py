@@ -6,6 +6,7 @@ import hashlib
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.adapters import Bucket, Published, stalled
+from tests.e2e.outage import configure_operator, restart_operator
 from tests.e2e.service import QUESTION, Service, alias_row
 from tests.harness import ask, install, prometheus
 from tests.harness.install import Environment
@@ -23,6 +25,7 @@ VARIABLE = "GRAFTWORK_CONFIG_PROMETHEUS__URL"
 ALIAS = "bird"
 STEPS = (30, 60)
 STEP_SECONDS = 10  # the least that the schema takes
+LOOK_SECONDS = 5  # in which an operator that was just started has been through everything
 LENIENT, IMPOSSIBLE = 1000, 0.001  # of candidate's TTFT to stable's: busy cores make any real bound a matter of luck
 WORDS = ("swordfish", "periwinkle")
 SESSIONS = [f"session-{number}" for number in range(40)]
@@ -98,8 +101,7 @@ def expected(session: str, weight: int) -> str:
 def canary(environment: Environment, kube: Kube, system: Kube, taught: Service, swordfish: Published) -> Iterator[Canary]:
     """The alias with version 1, and an operator that knows where Prometheus is."""
     found = prometheus.prepare(install.Steps(), environment, [kube.namespace])
-    system.run("set", "env", f"deploy/{install.RELEASE}", f"{VARIABLE}={found.url}")
-    system.run("rollout", "status", f"deploy/{install.RELEASE}", "--timeout=120s", timeout=130)
+    configure_operator(system, f"{VARIABLE}={found.url}")
     kube.apply(swordfish.under(ALIAS, 1))
     taught.until_answer(ALIAS, "swordfish")
     found.wait(f'sum(graftwork_requests_total{{alias="{ALIAS}"}})', lambda samples: samples and samples[0].value > 0)
@@ -112,29 +114,36 @@ def canary(environment: Environment, kube: Kube, system: Kube, taught: Service, 
     prometheus.stop(environment.kube)
 
 
-def test_a_candidate_begins_at_the_first_step_and_sessions_stay_where_they_are(canary: Canary, kube: Kube, periwinkle: Published) -> None:
+def test_a_candidate_begins_at_the_first_step_and_sessions_stay_where_they_are(
+    canary: Canary, kube: Kube, system: Kube, periwinkle: Published
+) -> None:
+    """In the middle of the step the operator is restarted: neither the step nor the share is anything that it has to remember."""
     kube.apply(periwinkle.under(ALIAS, 2))
     assert canary.until(2, STEPS[0])["stable"] == f"{ALIAS}-1"
     prometheus.stop(kube)  # no data from here on, so the step cannot end
     stopped = time.monotonic()
     canary.until_word("periwinkle", session_between(0, STEPS[0]))
-    for _ in range(2):
-        assert {session: canary.word(session) for session in SESSIONS} == {session: expected(session, STEPS[0]) for session in SESSIONS}
-    assert {user: canary.word(user=user) for user in SESSIONS[:5]} == {user: expected(user, STEPS[0]) for user in SESSIONS[:5]}
-    assert {expected(session, STEPS[0]) for session in SESSIONS} == {"swordfish", "periwinkle"}
-    heard = [canary.word() for _ in range(40)]
-    assert set(heard) == {"swordfish", "periwinkle"}, "without a session it is a draw: 40 of one side come once in a million"
+    with ThreadPoolExecutor(1) as pool:
+        restarted = pool.submit(restart_operator, system)
+        for _ in range(2):
+            assert {session: canary.word(session) for session in SESSIONS} == {session: expected(session, STEPS[0]) for session in SESSIONS}
+        assert {user: canary.word(user=user) for user in SESSIONS[:5]} == {user: expected(user, STEPS[0]) for user in SESSIONS[:5]}
+        assert {expected(session, STEPS[0]) for session in SESSIONS} == {"swordfish", "periwinkle"}
+        heard = [canary.word() for _ in range(40)]
+        assert set(heard) == {"swordfish", "periwinkle"}, "without a session it is a draw: 40 of one side come once in a million"
+        restarted.result()
     waits_without_data(canary, kube, stopped)
 
 
 def waits_without_data(canary: Canary, kube: Kube, since: float) -> None:
-    """Watch until more than a step has passed since Prometheus ended: the share stays, and nothing has failed."""
-    held = (f"{ALIAS}-1", f"{ALIAS}-2", STEPS[0])
-    for _, item in kube.watch("llmdeployment", canary.service.name, deadline=since + 1.5 * STEP_SECONDS):
+    """Watch until more than a step has passed since Prometheus ended, and the new operator has looked: the share stays, and nothing has failed."""
+    held = (f"{ALIAS}-1", f"{ALIAS}-2", STEPS[0], 1)
+    until = max(since + 1.5 * STEP_SECONDS, time.monotonic() + LOOK_SECONDS)
+    for _, item in kube.watch("llmdeployment", canary.service.name, deadline=until):
         row = alias_row(item, ALIAS)
-        assert (row["stable"], row["candidate"], row["candidateWeight"]) == held
+        assert (row["stable"], row["candidate"], row["candidateWeight"], row["step"]) == held
     row = canary.row()
-    assert (row["stable"], row["candidate"], row["candidateWeight"]) == held
+    assert (row["stable"], row["candidate"], row["candidateWeight"], row["step"]) == held
     candidate = kube.get("loraadapter", f"{ALIAS}-2")
     assert candidate
     assert condition(candidate, "Stalled").get("status") != "True"

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.adapters import Published, engine_name, reasons
+from tests.e2e.outage import store_back
 from tests.e2e.service import MAX_LOADED, Service, engine_names
-from tests.harness import ask, install, processes
+from tests.harness import ask, processes
 from tests.harness.kube import Kube, Object, condition
 from tests.harness.load import Load
 
 MANY = 50
 BACK_SECONDS = 5  # the aim is 2 s (make bench-adapters); here two busy cores are in it
-STORE = f"{install.RELEASE}-store"
 
 
 def tenant(number: int, swordfish: Published, periwinkle: Published) -> tuple[str, Published]:
@@ -81,21 +81,6 @@ def test_an_adapter_that_somebody_unloads_by_hand_comes_back(tenants: dict[str, 
     taught.until_answer(alias, adapter.word, timeout=30)
     assert time.monotonic() - began <= BACK_SECONDS
     assert ask.post(*address, "/v1/load_lora_adapter", {**name, "lora_path": "/graftwork/adapters/x"}).status == 404, "without the token neither"
-
-
-@pytest.fixture
-def without_store(system: Kube) -> Iterator[None]:
-    """The store's server scaled to 0 until a test asks for it again with `store_back`."""
-    system.run("scale", f"deploy/{STORE}", "--replicas=0")
-    system.wait_gone("pods", "app.kubernetes.io/component=store")
-    yield
-    store_back(system)
-
-
-def store_back(system: Kube) -> None:
-    """Start the store's server, and return when it is ready."""
-    system.run("scale", f"deploy/{STORE}", "--replicas=1")
-    system.run("rollout", "status", f"deploy/{STORE}", "--timeout=120s", timeout=130)
 
 
 def test_with_the_store_down_what_is_served_goes_on_and_what_is_new_comes_later(

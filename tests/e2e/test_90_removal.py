@@ -8,6 +8,7 @@ from tests.harness.kube import Kube
 
 KINDS = "deployments,services,configmaps,poddisruptionbudgets,controllerrevisions,jobs,pods"
 OURS = "app.kubernetes.io/managed-by=graftwork"
+SWEEP = "graftwork.dev/sweep"
 
 
 def test_deleting_a_job_keeps_its_published_adapter(taught: Service, kube: Kube) -> None:
@@ -24,7 +25,11 @@ def test_deleting_an_adapter_unloads_it(taught: Service, kube: Kube) -> None:
 def test_nothing_is_left_after_the_resources_and_the_release(service: Service, kube: Kube, environment: install.Environment) -> None:
     kube.delete("finetunejob,loraadapter,llmdeployment", "--all")
     for kind in KINDS.split(","):
-        kube.wait_gone(kind, OURS)
+        kube.wait_gone(kind, f"{OURS},!{SWEEP}")
+    for job in kube.list(
+        "jobs", f"{OURS},{SWEEP}"
+    ):  # of the store's part of a namespace, which outlives its resources; its pods and files go with it
+        assert job["spec"]["ttlSecondsAfterFinished"] > 0, "it removes itself, whether there still is an operator or not"
     system = kube.within(install.SYSTEM_NAMESPACE)
     install.helm(environment, "uninstall", install.RELEASE, "--namespace", install.SYSTEM_NAMESPACE, "--wait")
     install.helm(environment, "uninstall", install.CRD_RELEASE, "--namespace", install.SYSTEM_NAMESPACE, "--wait")

@@ -78,6 +78,12 @@ def run(phases: dict[str, Callable[[Stage], None]], stage: Stage) -> list[str]:
     return failed
 
 
+def verdict(failed: Sequence[str], missed: Sequence[str]) -> str:
+    """Return why the run counts as failed: phases without figures, and figures beyond their limits; nothing when it does not."""
+    lines = [f"not measured: {', '.join(failed)}"] if failed else []
+    return "\n".join([*lines, *(["these figures miss their limits:", *missed] if missed else [])])
+
+
 def _out_of_time(_number: int, _frame: FrameType | None) -> None:
     raise OutOfTimeError
 
@@ -86,7 +92,8 @@ def main() -> None:
     """Measure and write docs/benchmarks/adapters.json."""
     chosen = arguments()
     environment = install.prepare(resyncSeconds=60)
-    stage = Stage(environment, command(chosen), Sizes(chosen.adapters, chosen.many, chosen.pairs, chosen.flips))
+    recorder = records.Recorder(RECORD, command(chosen))
+    stage = Stage(environment, recorder, Sizes(chosen.adapters, chosen.many, chosen.pairs, chosen.flips))
     phases = {chosen.only: PHASES[chosen.only]} if chosen.only else PHASES
     signal.signal(signal.SIGALRM, _out_of_time)
     signal.alarm(LIMIT_MINUTES * 60)
@@ -103,8 +110,8 @@ def main() -> None:
     path = records.FOLDER / f"{RECORD}.md"
     if path.exists():
         print(path.read_text())
-    if failed:
-        sys.exit(f"not measured: {', '.join(failed)}")
+    if faults := verdict(failed, recorder.missed()):
+        sys.exit(faults)
 
 
 if __name__ == "__main__":

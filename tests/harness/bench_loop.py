@@ -9,6 +9,7 @@ import argparse
 import http.client
 import json
 import ssl
+import sys
 import threading
 import time
 from datetime import datetime
@@ -125,7 +126,7 @@ def ack_to_answer(service: Service, count: int) -> list[float]:
 
 
 def seen_to_load(service: Service) -> list[float]:
-    """Return, for every adapter that the agent loaded, the seconds from reading the changed file to sending the load call."""
+    """Return, for every adapter that the agent loaded, the seconds from seeing the hash that announces it to sending the load call."""
     (pod,) = service.pods()
     _, raw = ask.get(pod["status"]["podIP"], 9901, "/status")
     loaded = [each for each in json.loads(raw)["adapters"] if each["state"] == "Loaded" and each["alias"].startswith("hot-")]
@@ -147,12 +148,6 @@ def idle_writes(log: Path, span: float) -> float:
     return float(sum(audit.writes(log, offset=begin).values()))
 
 
-def save(figure: records.Figure) -> None:
-    """Write a figure as soon as it is known, so that an interrupted run keeps what it has."""
-    records.write("loop", COMMAND, [figure])
-    print(f"{figure.figure}: {figure.value:g} {figure.unit}", flush=True)
-
-
 def main() -> None:
     """Measure and write docs/benchmarks/loop.json."""
     options = argparse.ArgumentParser(description=__doc__)
@@ -162,6 +157,8 @@ def main() -> None:
     environment = install.prepare(resyncSeconds=60)
     kube = environment.kube.within(install.TEST_NAMESPACE)
     kube.delete("finetunejob,loraadapter,llmdeployment", "--all")
+    recorder = records.Recorder("loop", COMMAND)
+    save = recorder.save
     service, ready = served(kube)
     save(ready)
     save(records.summary("manifest.json published -> correct answer, p99", publish_to_answer(service, chosen.runs), "s", 5))
@@ -176,6 +173,8 @@ def main() -> None:
     save(records.Figure("operator RSS, the larger of after the load and idle", max(rss), "MB", 150, rss))
     print((records.FOLDER / "loop.md").read_text())
     kube.delete("finetunejob,loraadapter,llmdeployment", "--all")
+    if missed := recorder.missed():
+        sys.exit("\n".join(("these figures miss their limits:", *missed)))
 
 
 if __name__ == "__main__":

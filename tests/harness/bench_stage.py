@@ -42,7 +42,7 @@ class Stage:
     """The prepared cluster, and how the figures are recorded."""
 
     environment: Environment
-    command: str
+    recorder: records.Recorder
     sizes: Sizes
 
     @property
@@ -51,10 +51,8 @@ class Stage:
         return self.environment.kube.within(install.TEST_NAMESPACE)
 
     def save(self, *figures: records.Figure) -> None:
-        """Write figures as soon as they are known, so that an interrupted run keeps what it has."""
-        records.write(RECORD, self.command, list(figures))
-        for figure in figures:
-            print(f"{figure.figure}: {figure.value:g} {figure.unit}", flush=True)
+        """Write figures as soon as they are known."""
+        self.recorder.save(*figures)
 
     def serving(self, replicas: int = 1, max_loaded: int = ROOM) -> Service:
         """Return the service when it has so many ready pods, each with the two taught adapters and no copies of them."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster import kind, lifecycle, toolchain
+from tests.cluster import machine as host
 from tests.cluster.layout import Layout
 
 
@@ -37,3 +40,20 @@ def stop(component: str) -> None:
 def start(component: str) -> None:
     """Start a stopped component, and return when it works."""
     lifecycle.start_component(component)
+
+
+@contextmanager
+def lost(node: str) -> Iterator[None]:
+    """End a node's kubelet, its runtime and every process of its pods at once, as when its power fails; afterwards it is started again.
+
+    Its network stays: who asks for a pod there is refused, where a dead machine would not answer at all.
+    """
+    letter = node[-1]
+    stop(f"kubelet-{letter}")  # first, or it would start again what is ended here
+    stop(f"containerd-{letter}")
+    host.kill_pods(Layout.default().node(letter))
+    try:
+        yield
+    finally:
+        start(f"containerd-{letter}")
+        start(f"kubelet-{letter}")

@@ -11,7 +11,7 @@ import os
 import platform
 import subprocess
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,35 @@ class Figure:
     limit: float | None
     samples: list[float]
 
+    @property
+    def holds(self) -> bool | None:
+        """Whether the value is within its limit; None where there is none."""
+        return None if self.limit is None else self.value <= self.limit
+
     def as_record(self) -> dict[str, Any]:
         """Return the figure as it is written."""
-        return {**asdict(self), "holds": None if self.limit is None else self.value <= self.limit}
+        return {**asdict(self), "holds": self.holds}
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Writes the figures of one run, and knows at its end which of them miss their limit."""
+
+    name: str
+    command: str
+    measured: list[Figure] = field(default_factory=list)
+
+    def save(self, *figures: Figure) -> None:
+        """Write figures as soon as they are known, so that an interrupted run keeps what it has."""
+        write(self.name, self.command, list(figures))
+        self.measured.extend(figures)
+        for figure in figures:
+            print(f"{figure.figure}: {figure.value:g} {figure.unit}", flush=True)
+
+    def missed(self) -> list[str]:
+        """Return a sentence for each figure of this run that does not hold."""
+        missing = [figure for figure in self.measured if figure.holds is False]
+        return [f"{each.figure}: {each.value:g} {each.unit}, the limit is {each.limit:g} {each.unit}" for each in missing]
 
 
 def percentile(samples: list[float], share: float) -> float:

@@ -21,7 +21,7 @@ class Metrics:
         self.loaded = Gauge("graftwork_agent_adapters_loaded", "Adapters that the engine lists now", registry=self._registry)
         self.seen_to_sent = Histogram(
             "graftwork_agent_seen_to_load_seconds",
-            "From seeing an adapter in adapters.json to sending its load, first attempts only",
+            "From seeing the hash of the adapters.json that lists an adapter to sending its load, first attempts only",
             buckets=_SECONDS,
             registry=self._registry,
         )

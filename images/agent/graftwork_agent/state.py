@@ -11,7 +11,7 @@ from graftwork_store.fingerprint import BaseModel
 
 from graftwork_agent import backoff
 from graftwork_agent.decide import Engine, Files, FileState, LoadTrouble, Snapshot
-from graftwork_agent.desired import Adapter
+from graftwork_agent.desired import Adapter, Desired
 from graftwork_agent.engine import View
 from graftwork_agent.inputs import Inputs
 from graftwork_agent.keys import Keys
@@ -46,21 +46,33 @@ class State:
         self.times: dict[str, Times] = {}
         self.seen: dict[str, float] = {}
         self.known: dict[str, Adapter] = {}
+        self._announced: dict[str, tuple[float, str]] = {}  # when the annotation told a hash whose file was not there yet
         self._last_engine: Engine | None = None
 
     def read_inputs(self) -> None:
         """Read the mounted files again; notes when an adapter was seen first."""
         if self.keys.read():
             self.wake.set()
+        expected, before = self.inputs.expected_hash, self.inputs.desired
         if not self.inputs.read():
             return
+        now = (time.monotonic(), rfc3339_now())
+        if self.inputs.expected_hash not in ("", expected):
+            self._announced[self.inputs.expected_hash] = now
         desired = self.inputs.desired
-        for adapter in desired.adapters if desired else ():
+        if desired:
+            self._note(desired, *self._announced.pop(desired.hash, now))
+        if desired is not before:  # a file may skip what was announced before it; only the newest is still awaited
+            self._announced = {each: at for each, at in self._announced.items() if each == self.inputs.expected_hash}
+        self.wake.set()
+
+    def _note(self, desired: Desired, seen: float, seen_at: str) -> None:
+        """Take what the file lists. It was seen when its hash was: the annotation may have told that before the file came."""
+        for adapter in desired.adapters:
             self.known[adapter.engine_name] = adapter
             if adapter.engine_name not in self.seen:
-                self.seen[adapter.engine_name] = time.monotonic()
-                self.times[adapter.engine_name] = Times(seen_at=rfc3339_now())
-        self.wake.set()
+                self.seen[adapter.engine_name] = seen
+                self.times[adapter.engine_name] = Times(seen_at=seen_at)
 
     def saw_engine(self, view: View) -> bool:
         """Take what the guard said; returns whether it is a process that was never seen before."""

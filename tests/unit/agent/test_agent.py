@@ -12,8 +12,10 @@ import pytest
 from graftwork_agent import actions
 from graftwork_agent import agent as agent_module
 from graftwork_agent.agent import Agent
+from graftwork_agent.desired import content_hash
 from graftwork_agent.prepare import remove
 from graftwork_agent.server import make_app
+from graftwork_store.clock import now as rfc3339_now
 from graftwork_store.errors import StoreUnreachable
 from graftwork_store.store import Store
 
@@ -47,6 +49,39 @@ async def test_a_listed_adapter_is_loaded_routed_and_reported(pod: Pod, engine: 
         "ready": True,
     }
     assert engine.count("load", name) == 1
+
+
+async def test_an_adapter_is_seen_when_the_annotation_tells_its_hash_and_not_when_the_file_comes_later(pod: Pod, engine: StubEngine) -> None:
+    """The kubelet refreshes both volumes one after the other; what lies between is a part of how long the agent needs."""
+    first, second = pod.publish("medical"), pod.publish("legal", seed=2)
+    pod.desire(adapters_json([entry(first)]))
+    later = adapters_json([entry(first), entry(second)])
+    annotation = pod.root / "podinfo" / "adapters-hash"
+    async with pod.serve() as seen:
+        await seen.until(lambda: seen.state(engine_name(first)) == "Loaded")
+        annotation.write_text(content_hash(later))
+        await seen.until(lambda: seen.status["expectedHash"] == content_hash(later))
+        told = rfc3339_now()
+        pod.desire(later)
+        await seen.until(lambda: seen.state(engine_name(second)) == "Loaded")
+        assert seen.adapter(engine_name(second))["seenAt"] <= told
+        assert seen.adapter(engine_name(first))["seenAt"] < seen.adapter(engine_name(second))["seenAt"]
+
+
+async def test_what_an_older_hash_announced_says_nothing_of_a_file_that_comes_long_after(pod: Pod, engine: StubEngine) -> None:
+    first, second = pod.publish("medical"), pod.publish("legal", seed=2)
+    skipped, other = adapters_json([entry(second)]), adapters_json([entry(first)])
+    annotation = pod.root / "podinfo" / "adapters-hash"
+    async with pod.serve() as seen:
+        for data in (skipped, other):
+            annotation.write_text(content_hash(data))
+            await seen.until(lambda data=data: seen.status.get("expectedHash") == content_hash(data))  # type: ignore[misc]
+        pod.desire(other)
+        await seen.until(lambda: seen.state(engine_name(first)) == "Loaded")
+        before = rfc3339_now()
+        pod.desire(skipped)
+        await seen.until(lambda: seen.state(engine_name(second)) == "Loaded")
+        assert seen.adapter(engine_name(second))["seenAt"] >= before
 
 
 async def test_a_required_adapter_holds_readiness_until_it_is_loaded(pod: Pod, engine: StubEngine) -> None:

@@ -35,7 +35,8 @@ def test_more_adapters_than_the_deployment_has_room_for_are_refused(capsys: pyte
 
 
 def stage() -> bench_stage.Stage:
-    return bench_stage.Stage(install.Environment(None, "", {}), "make bench-adapters", bench_stage.Sizes())  # type: ignore[arg-type]  # never asked
+    recorder = records.Recorder("adapters", "make bench-adapters")
+    return bench_stage.Stage(install.Environment(None, "", {}), recorder, bench_stage.Sizes())  # type: ignore[arg-type]  # never asked
 
 
 def test_a_phase_that_fails_does_not_keep_the_next_from_its_figures() -> None:
@@ -54,6 +55,28 @@ def test_the_end_of_the_time_ends_the_run() -> None:
 
     with pytest.raises(bench_adapters.OutOfTimeError):
         bench_adapters.run({"a": slow, "b": lambda _: pytest.fail("ran")}, stage())
+
+
+def test_a_run_fails_for_what_it_did_not_measure_and_for_what_misses_its_limit() -> None:
+    assert bench_adapters.verdict([], []) == ""
+    assert bench_adapters.verdict(["guard", "many"], []) == "not measured: guard, many"
+    assert bench_adapters.verdict(["guard"], ["x: 2 s, the limit is 1 s"]).splitlines() == [
+        "not measured: guard",
+        "these figures miss their limits:",
+        "x: 2 s, the limit is 1 s",
+    ]
+
+
+def test_a_plain_deployment_that_loses_nothing_voids_the_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_stage.Stage, "serving", lambda self: None)
+    monkeypatch.setattr(bench_stage.Stage, "kube", None)
+    monkeypatch.setattr(bench_stage.Stage, "save", lambda self, *figures: pytest.fail("recorded"))
+    monkeypatch.setattr(bench_usual.plain, "remove", lambda kube: None)
+    monkeypatch.setattr(bench_usual, "by_adapter", lambda stage, service: bench_usual.Change(0.5, 0, 40))
+    monkeypatch.setattr(bench_usual, "by_restart", lambda stage, service: bench_usual.Change(40.0, 0, 60))
+    with pytest.raises(AssertionError, match="lost none of 60 requests"):
+        bench_usual.usual(stage())
+    bench_usual.require_loss(bench_usual.Change(40.0, 1, 60))
 
 
 def row(alias: str, sent: str, state: str = "Loaded") -> dict[str, Any]:

@@ -73,3 +73,12 @@ def test_figures_without_a_stamp_of_their_own_have_the_records() -> None:
     jsonschema.validate(record, SCHEMA)
     assert {each["figure"]: each["date"] for each in record["figures"]} == {"load": "2026-11-20", "cold": "2026-11-21"}
     assert "| load | 0.1 s |  |  | 1 | `make a`, commit aaaaaaa, 2026-11-20, 2 cores |" in records.table(record)
+
+
+def test_a_run_knows_its_own_figures_that_miss_their_limit(folder: Path) -> None:
+    records.Recorder("loop", "make bench-loop").save(figure("of an earlier run", 9, 1))
+    run = records.Recorder("loop", "make bench-loop")
+    run.save(figure("fast", 1, 1), figure("slow", 1.5, 1))
+    run.save(figure("only told", 7))
+    assert run.missed() == ["slow: 1.5 s, the limit is 1 s"]
+    assert {each["figure"] for each in read(folder / "loop.json")["figures"]} == {"of an earlier run", "fast", "slow", "only told"}
