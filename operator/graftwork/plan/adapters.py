@@ -14,6 +14,7 @@ from graftwork.plan import bases
 from graftwork.plan.canary import weight
 from graftwork.plan.capacity import PLACES
 from graftwork.plan.promotion import CANARY, Choice, Past, Promotion, choose
+from graftwork.plan.readiness import Proof, required
 from graftwork.reasons import Reason
 
 
@@ -65,6 +66,10 @@ class Seen:
     """By alias: where its canary stands."""
     max_rank: int | None = None
     """The lowest that an engine of its pods was started with; None: there are none."""
+    unread: tuple[str, ...] = ()
+    """Ready pods whose agents have not read the ConfigMap of now."""
+    proof: Proof = field(default_factory=Proof)
+    """What is known of which adapters load."""
 
 
 @dataclass
@@ -262,7 +267,7 @@ def _finish(line: _Line, rules: Rules, seen: Seen, decisions: dict[str, Decision
     if not prefer:
         return None
     share = weight(rules.promotion(line.alias).canary, standing, candidate.name) if candidate else 0
-    return AliasPlan(line.alias, tuple(prefer), candidate, share)
+    return AliasPlan(line.alias, tuple(prefer), candidate, share, required([adapter.engine_name for adapter in prefer], seen.proof))
 
 
 def _failed(adapter: Adapter, seen: Seen, rules: Rules) -> Decision:

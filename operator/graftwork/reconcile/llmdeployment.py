@@ -81,7 +81,8 @@ class LLMDeploymentReconciler:
         announce(ctx, obj, status)
         canaries.tell(ctx, obj, view.selection)
         self._wake_adapters(key, ctx, view)
-        waits = [again, observe.settling(view.pods, view.agents), _retry(problem), canaries.look_again(view.selection)]
+        waits = [again, observe.settling(view.pods, view.agents), observe.trying(ctx, view.pods, view.agents)]
+        waits += [_retry(problem), canaries.look_again(view.selection)]
         return Result(requeue_after_seconds=min((wait for wait in waits if wait is not None), default=None))
 
     async def _tell(self, key: Key, ctx: Context, view: _View) -> float | None:
@@ -170,7 +171,6 @@ def _status(key: Key, ctx: Context, view: _View, problem: Problem | None, revisi
     before = view.obj.get("status") or {}
     template = ((spec.get("template") or {}).get("metadata") or {}).get("annotations") or {}
     wanted = view.resource.spec.replicas if view.resource else int(spec.get("replicas") or 0)
-    live = observe.live_limits(ctx, key.namespace, key.name)
     failures = [item for item in (deployment.get("status") or {}).get("conditions") or [] if item.get("type") == "ReplicaFailure"]
     return serving_status.status(
         serving_status.Observed(
@@ -184,7 +184,7 @@ def _status(key: Key, ctx: Context, view: _View, problem: Problem | None, revisi
             pods=view.pods,
             agents=view.agents,
             selection=view.selection,
-            slots=live.slots if live else 0,
+            limits=observe.live_limits(ctx, key.namespace, key.name),
             problem=problem,
             adapters_problem=view.adapters_problem,
             refused_pods=next((item.get("message") or "" for item in failures if item.get("status") == "True"), ""),
