@@ -62,6 +62,7 @@ class LLMDeploymentReconciler:
             return Result(gone=obj is None)
         view = await _gather(key, ctx, obj)
         problem, revision = view.problem, None
+        live = await _remember(key, ctx, view)
         if view.resource and view.source and view.rules and not problem:
             try:
                 revision = await _apply(ctx, view, capacity.resolved(view.resource, view.rules.max_rank), view.source, view.rules)
@@ -77,9 +78,8 @@ class LLMDeploymentReconciler:
         except (Forbidden, Invalid) as error:
             problem = problem or observe.refused(error)
         status = _status(key, ctx, view, problem, revision)
-        await write_status(ctx, obj, status)
+        await write_status(ctx, live, status)
         announce(ctx, obj, status)
-        canaries.tell(ctx, obj, view.selection)
         self._wake_adapters(key, ctx, view)
         waits = [again, observe.settling(view.pods, view.agents), observe.trying(ctx, view.pods, view.agents)]
         waits += [_retry(problem), canaries.look_again(view.selection)]
@@ -141,6 +141,20 @@ def _problems(resource: LLMDeployment, source: Source | Problem) -> list[Problem
         for name in sorted({name for name in aliases if aliases.count(name) > 1})
     ]
     return found
+
+
+async def _remember(key: Key, ctx: Context, view: _View) -> Object:
+    """Write what a canary has come to before pods are told of it, and return the object as it is then.
+
+    The pods are told by a ConfigMap. A pass that ended between that and the status would leave the old standing, by which the next pass would take
+    the decision back: a failed version would get its share again. This way around the next pass finds pods that were told less, and tells them.
+    """
+    if not canaries.decided(view.obj, view.selection):
+        return view.obj
+    rows = _status(key, ctx, view, view.problem, None)["adapters"]
+    live = await write_status(ctx, view.obj, {**(view.obj.get("status") or {}), "adapters": rows})
+    canaries.tell(ctx, view.obj, view.selection)
+    return live
 
 
 async def _apply(ctx: Context, view: _View, resource: LLMDeployment, source: Source, rules: Rules) -> Revision:

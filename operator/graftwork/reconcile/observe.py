@@ -166,17 +166,18 @@ def inputs(
     listed = adapters_file.listed(config_map)
     candidates = [adapter for adapter in adapters(ctx, namespace) if not nothing_new or adapter.engine_name in listed]
     rows = deployment.status.get("adapters") or []
+    engines = {adapter.name: adapter.engine_name for adapter in candidates}
     seen = Seen(
         fingerprints=_fingerprints(found, known, remembered),
         listed=listed,
         loaded=_loaded_everywhere(found, known),
         served={row["alias"]: row["stable"] for row in rows if row.get("stable")},
         routes=adapters_file.routes(config_map),
-        standings={row["alias"]: canary_facts.from_row(row) for row in rows},
+        standings={row["alias"]: canary_facts.from_row(row).among(engines) for row in rows},
         max_rank=min((pod.limits.max_rank for pod in found if pod.active and pod.limits), default=None),
-    )
         unread=_unread(found, known, config_map),
         proof=_proof(ctx, deployment, found, known, config_map),
+    )
     live = live_limits(ctx, namespace, name)
     ruled = rules(deployment, live)
     if ruled.rank_auto:
@@ -229,7 +230,6 @@ def _loaded_everywhere(found: Sequence[Pod], known: Mapping[str, Agent]) -> froz
     return frozenset(set.intersection(*sets))
 
 
-async def store_problem(ctx: Context, namespace: str) -> Problem | None:
 def _unread(found: Sequence[Pod], known: Mapping[str, Agent], config_map: Object | None) -> tuple[str, ...]:
     """Return the ready pods whose agents have not read the ConfigMap as it is; one that has been silent for long is not waited for."""
     text = ((config_map or {}).get("data") or {}).get(names.ADAPTERS_KEY) or ""
@@ -271,6 +271,7 @@ def _proof(ctx: Context, deployment: LLMDeployment, found: Sequence[Pod], known:
     )
 
 
+async def store_problem(ctx: Context, namespace: str) -> Problem | None:
     """Return what is wrong with the store, as far as the operator's configuration and the claim tell."""
     store = ctx.config.store
     if not store.url:

@@ -26,7 +26,10 @@ _CANARY = (
     Reason.PROMETHEUS_UNREACHABLE,
 )
 """How a candidate stands: the stable version is served all the same, so nothing that should be loaded is missing."""
-_DECIDED = ("stable", "engineName", "candidate", "candidateWeight", "step", "steps", "stepStartedAt", "failed", "failure")
+_DECIDED = (
+    *("stable", "engineName", "candidate", "candidateWeight", "candidateEngineName", "step", "steps", "stepStartedAt"),
+    *("failed", "failedEngineName", "failure"),
+)
 _WAITING = (Reason.LOADING, Reason.RESTART_REQUIRED)
 _UNHEARD = Agent(reachable=False)
 
@@ -83,11 +86,11 @@ def rows_and_condition(
     restarting = [f"{item.adapter.name}: {item.message}" for item in waiting if item.reason is Reason.RESTART_REQUIRED]
     if restarting and condition.reason is not Reason.ADAPTER_FAILED:
         return rows, Condition(ADAPTERS_LOADED, FALSE, Reason.RESTART_REQUIRED, clip("; ".join(sorted(restarting)), 2000))
+    if condition.status == TRUE and restart:
+        return rows, Condition(ADAPTERS_LOADED, TRUE, Reason.RESTART_REQUIRED, restart)
     over = len(selection.offered) - slots
     if condition.status == TRUE and slots and over > 0:
         return rows, Condition(ADAPTERS_LOADED, TRUE, Reason.OVER_CAPACITY, _over_capacity(len(selection.offered), slots))
-    if condition.status == TRUE and restart:
-        return rows, Condition(ADAPTERS_LOADED, TRUE, Reason.RESTART_REQUIRED, restart)
     return rows, condition
 
 
