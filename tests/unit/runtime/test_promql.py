@@ -32,7 +32,7 @@ def holds(folder: Path, given: list[dict[str, str]], condition: str, what: str =
     """Check that the number of the candidate fulfils a condition."""
     found = sorted(cache_root().glob("bin/prometheus-*/promtool"), key=lambda path: path.stat().st_mtime)
     if not found:
-        pytest.skip("promtool is not built (python3 -m tests.cluster build prometheus)")
+        pytest.skip("the prometheus binary is not built (python3 -m tests.cluster build prometheus)")
     test = {
         "expr": f'count(label_join(({promql(question, NOW - BEGIN)}), "key", "/", "what", "version") {condition}) by (key)',
         "eval_time": f"{NOW}s",
