@@ -65,7 +65,7 @@ class Reason(StrEnum):
     TENSOR_MISMATCH = "TensorMismatch"  # a module or shape that the base does not have
     NOT_FINITE = "NotFinite"  # a weight is NaN or infinite
     CAPACITY_EXCEEDED = "CapacityExceeded"  # more adapters than the engine keeps in host memory
-    RESTART_REQUIRED = "RestartRequired"  # its rank is above what the running engines take; the rolling update is under way
+    RESTART_REQUIRED = "RestartRequired"  # the adapters need engines that were started otherwise (rank, maxLoaded); the rolling update is under way
     IMPORTING = "Importing"  # a Job brings the files into the store
     IMPORTED = "Imported"  # the files are in the store, and their digest is pinned
     IMPORT_FAILED = "ImportFailed"  # the import Job ended without a result; the message quotes its last line

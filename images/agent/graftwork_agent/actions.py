@@ -156,6 +156,7 @@ class Actions:
             times.loaded_at = rfc3339_now()
             engine.troubles.pop(name, None)
             state.crashes.pop(name, None)
+            state.suspect = None  # what loads is alive
             self._metrics.loads.inc()
             self._metrics.load_seconds.observe(time.monotonic() - started)
             LOG.info("%s: loaded in %.3f s", name, time.monotonic() - started)
@@ -166,6 +167,8 @@ class Actions:
         except EngineOdd as error:
             self._trouble(engine, name, LoadRefused("LoadFailed", str(error)))
         except LoadRefused as error:
+            if error.odd:
+                state.load_failed_oddly(name)
             self._trouble(engine, name, error)
         finally:
             state.loading = ""

@@ -28,6 +28,8 @@ _FINAL = (
     (re.compile(r"Missing required configuration fields"), "ConfigInvalid"),
 )
 
+_ANSWER = "Worker failed with error"  # the engine's own process tells of an adapter that it refused: it lives
+
 
 class EngineGone(Exception):  # noqa: N818 - it says what was seen
     """Nothing listens, or the connection broke: the engine is starting or has ended."""
@@ -42,13 +44,14 @@ class EngineOther(Exception):  # noqa: N818 - it says what was seen
 
 
 class LoadRefused(Exception):  # noqa: N818 - it is a verdict
-    """The engine did not load (or unload) an adapter; `final` says that it never will."""
+    """The engine did not load (or unload) an adapter; `final` says that it never will, `odd` that nothing says whether the engine lives."""
 
-    def __init__(self, reason: str, message: str, *, final: bool = False) -> None:
+    def __init__(self, reason: str, message: str, *, final: bool = False, odd: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.final = final
+        self.odd = odd
 
 
 @dataclass(frozen=True)
@@ -121,14 +124,14 @@ class EngineClient:
         try:
             status, text = await self._call("POST", "/v1/load_lora_adapter", self._load_seconds, json=body)
         except EngineOdd as error:
-            raise LoadRefused("LoadFailed", str(error)) from None
+            raise LoadRefused("LoadFailed", str(error), odd=True) from None
         message = _message(text)
         if status == 200 or (status == 400 and "has already been loaded" in message):
             return
         for pattern, reason in _FINAL:
             if pattern.search(message):
                 raise LoadRefused(reason, f"vLLM answered {status}: {message}", final=True)
-        raise LoadRefused("LoadFailed", f"vLLM answered {status}: {message}")
+        raise LoadRefused("LoadFailed", f"vLLM answered {status}: {message}", odd=status >= 500 and _ANSWER not in message)
 
     async def unload(self, name: str) -> None:
         """Take an adapter out; one that the engine does not know is out. Raises LoadRefused."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import Any
 
@@ -18,6 +19,7 @@ from graftwork_agent.keys import Keys
 from graftwork_agent.settings import Settings
 from graftwork_agent.status import API_VERSION, Times, adapter_rows
 
+DYING_SECONDS = 10.0  # how long after the end of its core vLLM's process may go on answering, with 500 (its watchdog looks every 5 s)
 CRASHES = 3  # an adapter during whose load the engine ended this often is not sent again by this agent
 
 
@@ -42,6 +44,8 @@ class State:
         self.view: View | None = None
         self.watching: asyncio.Timeout | None = None  # the wait for news of the engine, so that it can be ended
         self.broke = ""  # the adapter during whose load the connection broke, until it is known whether the process ended
+        self.suspect: tuple[str, float] | None = None  # the adapter whose load failed as if the engine were dying, and when
+        self._gone_at = math.inf  # when the present engine process was lost
         self.crashes: dict[str, int] = {}
         self.times: dict[str, Times] = {}
         self.seen: dict[str, float] = {}
@@ -76,12 +80,16 @@ class State:
 
     def saw_engine(self, view: View) -> bool:
         """Take what the guard said; returns whether it is a process that was never seen before."""
+        draining = bool(self.view and self.view.draining)
         self.view = view
         last = self._last_engine
         new = last is None or last.instance != view.instance
-        if new and self.broke:
-            self.crashes[self.broke] = self.crashes.get(self.broke, 0) + 1
-        self.broke = ""
+        culprit = self._culprit() if new and not draining else ""
+        if culprit:
+            self.crashes[culprit] = self.crashes.get(culprit, 0) + 1
+        if new:
+            self.suspect = None
+        self.broke, self._gone_at = "", math.inf
         if new or last is None:
             self.engine = Engine(view.instance, time.monotonic(), troubles=self._after_crashes())
         elif self.engine is None:  # the same process answers again; what it lists and routes is asked anew
@@ -94,9 +102,21 @@ class State:
         self.wake.set()
         return new
 
+    def load_failed_oddly(self, name: str) -> None:
+        """Note that the engine failed a load in a way in which one that dies fails it; whoever comes after it in the same moments is a bystander."""
+        now = time.monotonic()
+        if self.suspect is None or now - self.suspect[1] > DYING_SECONDS:
+            self.suspect = (name, now)
+
+    def _culprit(self) -> str:
+        """Return the adapter whose load ended the last process, if one did: of several, the one that failed first."""
+        gone = min(self._gone_at, time.monotonic())
+        return self.suspect[0] if self.suspect and gone - self.suspect[1] <= DYING_SECONDS else self.broke
+
     def lost_engine(self) -> None:
         """Note that the engine does not answer, or that another process does; whoever waits for news of it is told."""
         self.engine = None
+        self._gone_at = min(self._gone_at, time.monotonic())
         if self.watching:
             self.watching.reschedule(asyncio.get_running_loop().time())
             self.watching = None

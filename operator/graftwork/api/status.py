@@ -52,8 +52,10 @@ class ServedAlias(StatusModel):
     candidate_weight: int | None = field(None, doc="Share of the requests that the candidate gets.", unit="percent")
     step: int | None = field(None, doc="Step of the canary, from 1; 0: not begun.")
     steps: int | None = field(None, doc="Steps of the canary in all.")
-    step_started_at: str | None = field(None, doc="When the step began.")
+    step_started_at: str | None = field(None, doc="When the step began: when the ready pods had read of its share.")
+    candidate_engine_name: str | None = field(None, doc="The candidate's name in the engine: the files that the step is about.")
     failed: str | None = field(None, doc="LoRAAdapter whose canary failed; it is not tried again.")
+    failed_engine_name: str | None = field(None, doc="Its name in the engine: under other files the same LoRAAdapter is tried.")
     failure: str | None = field(None, doc="Why it failed, with the numbers.")
     engine_name: str | None = field(None, doc="Its name in the engine.")
     loaded: int = field(0, doc="Pods whose engine lists it now.", unit="pods")
@@ -67,6 +69,7 @@ class RolloutStatus(StatusModel):
 
     revision: int | None = field(None, doc="Number of the revision, from 1.")
     template_hash: str | None = field(None, doc="What the template was rendered from.")
+    max_rank: int | None = field(None, doc="Rank that the engines of ready pods take, or took last; `adapters.maxRank: auto` never goes below it.")
 
 
 class ColdStart(StatusModel):

@@ -26,13 +26,17 @@ logger = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 10.0
 THREADS = 4
 PROBE_SECONDS = 60
-REQUESTS, ERRORS, TTFT_SUM, TTFT_COUNT = "requests", "errors", "ttft_sum", "ttft_count"
+ANSWERED, FAILED, ABANDONED, TTFT_SUM, TTFT_COUNT = "answered", "failed", "abandoned", "ttft_sum", "ttft_count"
+ENDED = "graftwork_requests_ended_total"
 METRICS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    REQUESTS: ("graftwork_requests_total", ()),
-    ERRORS: ("graftwork_request_errors_total", ('status!="4xx"',)),  # a client's fault says nothing of the adapter
+    ANSWERED: (ENDED, ('outcome="answered"',)),  # 4xx too: a client's fault says nothing of the adapter
+    FAILED: (ENDED, ('outcome="failed"',)),
+    ABANDONED: (ENDED, ('outcome="abandoned"',)),
     TTFT_SUM: ("graftwork_time_to_first_token_seconds_sum", ()),
     TTFT_COUNT: ("graftwork_time_to_first_token_seconds_count", ()),
 }
+STARTED = "graftwork_series_start_time_seconds"
+"""When the series of an alias' version began in one engine process, with the labels that they have."""
 WHAT = "what"
 SCRAPE = "instance, job, endpoint, container, service"
 """Labels of a scrape: a pod that is scraped twice (two jobs, or both of its metrics paths) is counted once."""
@@ -47,17 +51,24 @@ def promql(question: Question, window_seconds: int) -> str:
     versions = "|".join(str(version) for version in sorted({question.stable, question.candidate}))
     pods = f"{question.deployment}-[a-z0-9]+(-[a-z0-9]+)?"  # the names of a Deployment's pods, long ones without the second dash
     chosen = [f'namespace="{question.namespace}"', f'pod=~"{pods}"', f'alias="{question.alias}"', f'version=~"{versions}"']
-    counted = {what: _counted(name, [*chosen, *also], window_seconds) for what, (name, also) in METRICS.items()}
+    counted = {what: _counted(name, chosen, also, window_seconds, question.since) for what, (name, also) in METRICS.items()}
     return " or ".join(
         f'label_replace(sum by (version) (max without ({SCRAPE}) ({expression})), "{WHAT}", "{what}", "", "")' for what, expression in counted.items()
     )
 
 
-def _counted(name: str, chosen: Sequence[str], window_seconds: int) -> str:
-    """Return what a counter counted in the window. `increase` misses what a series begins with: one that is new counts from zero."""
-    series = f"{name}{{{','.join(chosen)}}}"
-    window, before = f"[{window_seconds}s]", f"{series} offset {window_seconds}s"
-    return f"(increase({series}{window}) and {before}) or (max_over_time({series}{window}) unless {before})"
+def _counted(name: str, chosen: Sequence[str], also: Sequence[str], window_seconds: int, since: datetime | None) -> str:
+    """Return what a counter counted in the window.
+
+    `increase` misses what the first sample of a series has: one that began in the step counts from zero. That a series has no sample from before the
+    step does not say so - Prometheus may have been away - and an old one's first sample has what its process counted in its whole life.
+    """
+    series, window = f"{name}{{{','.join([*chosen, *also])}}}", f"[{window_seconds}s]"
+    if since is None:
+        return f"increase({series}{window})"
+    started = f"min_over_time({STARTED}{{{','.join(chosen)}}}{window}) >= {since.timestamp():.3f}"
+    new = f"(max_over_time({series}{window}) unless {series} offset {window_seconds}s) and ignoring (outcome) ({started})"
+    return f"({new}) or increase({series}{window})"
 
 
 def window_seconds(question: Question, now: datetime) -> int:
@@ -79,12 +90,15 @@ def observation(question: Question, samples: object) -> Observation:
 
 
 def _numbers(found: Mapping[tuple[str, str], float], version: int) -> Numbers:
+    """Return the numbers of one version; without both series there are no requests, for no errors would be a guess."""
     text = str(version)
+    answered, failed = found.get((ANSWERED, text)), found.get((FAILED, text))
     return Numbers(
-        requests=found.get((REQUESTS, text)),
-        errors=found.get((ERRORS, text), 0.0),
+        requests=None if answered is None or failed is None else answered + failed,
+        errors=failed or 0.0,
         ttft_seconds=found.get((TTFT_SUM, text), 0.0),
         ttft_count=found.get((TTFT_COUNT, text), 0.0),
+        abandoned=found.get((ABANDONED, text), 0.0),
     )
 
 

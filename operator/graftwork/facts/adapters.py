@@ -115,6 +115,8 @@ class AliasPlan:
     candidate: Adapter | None = None
     """A newer one that gets `weight` percent of the requests, and is in none of `prefer`."""
     weight: int = 0
+    required: str = ""
+    """Engine name of the one of `prefer` that starting pods wait for; empty: none."""
 
     @property
     def wanted(self) -> Adapter:

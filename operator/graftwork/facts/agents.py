@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LOADED, UNLOADING, FAILED, REFUSED = "Loaded", "Unloading", "Failed", "Refused"
+PENDING, DOWNLOADING = "Pending", "Downloading"
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class SeenAdapter:
     state: str
     reason: str = ""
     message: str = ""
+    seen_at: str = ""
+    """When the agent saw it first."""
 
     @property
     def present(self) -> bool:
@@ -70,7 +73,9 @@ def agent(status: Mapping[str, Any] | None, *, reachable: bool, silent_seconds: 
         base=_base(base) if base.get("fingerprint") else None,
         base_error=base.get("error") or "",
         adapters=tuple(
-            SeenAdapter(item["engineName"], item["name"], item["state"], item.get("reason") or "", item.get("message") or "")
+            SeenAdapter(
+                item["engineName"], item["name"], item["state"], item.get("reason") or "", item.get("message") or "", item.get("seenAt") or ""
+            )
             for item in status.get("adapters") or []
         ),
         routes=dict(status.get("routes") or {}),

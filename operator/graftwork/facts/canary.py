@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -32,10 +32,13 @@ class Standing:
     step: int = 0
     """From 1; 0: the candidate gets nothing yet."""
     since: datetime | None = None
-    """When the step began."""
+    """When the step began: when the pods were seen to have read of its share; None until then."""
     failed: str = ""
     """LoRAAdapter whose canary failed, and `failure` why."""
     failure: str = ""
+    candidate_engine: str = ""
+    """The candidate's engine name, and the failed one's: a LoRAAdapter that was made again under the same name may have other files."""
+    failed_engine: str = ""
 
     def to_row(self) -> dict[str, Any]:
         """Return the fields of the alias' row in the status (`from_row` reads them back)."""
@@ -44,7 +47,22 @@ class Standing:
             "step_started_at": rfc3339(self.since) if self.since else None,
             "failed": self.failed or None,
             "failure": self.failure or None,
+            "candidate_engine_name": (self.candidate_engine or None) if self.candidate else None,
+            "failed_engine_name": (self.failed_engine or None) if self.failed else None,
         }
+
+    def among(self, engines: Mapping[str, str]) -> Standing:
+        """Return what is still true of the adapters of now, engine names by name: what is known of one says nothing of other files under its name."""
+        standing = self
+        if _others(engines.get(self.candidate), self.candidate_engine):
+            standing = replace(standing, candidate="", step=0, since=None, candidate_engine="")
+        if _others(engines.get(self.failed), self.failed_engine):
+            standing = replace(standing, failed="", failure="", failed_engine="")
+        return standing
+
+
+def _others(now: str | None, known: str) -> bool:
+    return bool(now and known and now != known)
 
 
 def from_row(row: Mapping[str, Any]) -> Standing:
@@ -55,7 +73,15 @@ def from_row(row: Mapping[str, Any]) -> Standing:
     except ValueError:
         since, step = None, 0
     candidate = str(row.get("candidate") or "")
-    return Standing(candidate, step if candidate else 0, since if candidate else None, str(row.get("failed") or ""), str(row.get("failure") or ""))
+    return Standing(
+        candidate,
+        step if candidate else 0,
+        since if candidate else None,
+        str(row.get("failed") or ""),
+        str(row.get("failure") or ""),
+        str(row.get("candidateEngineName") or ""),
+        str(row.get("failedEngineName") or ""),
+    )
 
 
 @dataclass(frozen=True)
@@ -72,14 +98,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Numbers:
-    """One version's requests in the window. None: Prometheus has no such series."""
+    """One version's requests that ended in the window, but those that the client left first. None: Prometheus lacks a series that this needs."""
 
     requests: float | None = None
     errors: float = 0.0
-    """Answers that failed by the engine: 5xx, or inside a stream."""
+    """Those of them that failed by the engine: 5xx, or inside a stream."""
     ttft_seconds: float = 0.0
     """Sum of the times to first token of `ttft_count` streams."""
     ttft_count: float = 0.0
+    abandoned: float = 0.0
+    """Requests whose client left before the answer had ended: they say nothing of the version, and are told all the same."""
 
     @property
     def ttft(self) -> float | None:

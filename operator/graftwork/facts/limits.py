@@ -19,6 +19,11 @@ class Limits:
     slots: int
     kept: int
 
+    @property
+    def flags(self) -> str:
+        """Return them as they stand in the command line."""
+        return f"--max-loras={self.slots} --max-cpu-loras={self.kept} --max-lora-rank={self.max_rank}"
+
 
 def limits(pod_spec: Mapping[str, Any] | None) -> Limits | None:
     """Return the limits of a pod, or of a pod template, whose spec this is; None if it has no engine with all three flags."""

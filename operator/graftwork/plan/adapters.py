@@ -14,6 +14,7 @@ from graftwork.plan import bases
 from graftwork.plan.canary import weight
 from graftwork.plan.capacity import PLACES
 from graftwork.plan.promotion import CANARY, Choice, Past, Promotion, choose
+from graftwork.plan.readiness import Proof, required
 from graftwork.reasons import Reason
 
 
@@ -65,6 +66,10 @@ class Seen:
     """By alias: where its canary stands."""
     max_rank: int | None = None
     """The lowest that an engine of its pods was started with; None: there are none."""
+    unread: tuple[str, ...] = ()
+    """Ready pods whose agents have not read the ConfigMap of now."""
+    proof: Proof = field(default_factory=Proof)
+    """What is known of which adapters load."""
 
 
 @dataclass
@@ -101,7 +106,7 @@ def select(adapters: Iterable[Adapter], rules: Rules, seen: Seen) -> Selection:
         acceptable = _acceptable(groups[alias], rules, seen, decisions)
         choice = choose(acceptable, rules.promotion(alias), rules.pins.get(alias, ""), _past(alias, seen)) if acceptable else None
         if choice:
-            lines.append(_line(alias, acceptable, choice, rules))
+            lines.append(_line(alias, acceptable, choice, rules, seen))
             notes.update({alias: choice.note} if choice.note else {})
         else:
             decisions.update({adapter.name: _failed(adapter, seen, rules) for adapter in acceptable})
@@ -215,10 +220,15 @@ def _past(alias: str, seen: Seen) -> Past:
     return Past(seen.served.get(alias, ""), route.prefer if route else (), seen.standings.get(alias, Standing()))
 
 
-def _line(alias: str, acceptable: list[Adapter], choice: Choice, rules: Rules) -> _Line:
-    """Return the alias with its wanted version first, then its candidate, then the versions that are to be kept."""
-    beside = [choice.candidate] if choice.candidate else []
-    return _Line(alias, acceptable, [choice.wanted, *beside, *choice.previous[: rules.keep(alias)]], choice.candidate)
+def _line(alias: str, acceptable: list[Adapter], choice: Choice, rules: Rules, seen: Seen) -> _Line:
+    """Return the alias with its wanted version first, then its candidate, then the versions that are to be kept.
+
+    What pods are told to prefer is no candidate before the wanted version was seen loaded: it serves, as after a pin to one that is not there yet.
+    """
+    route = seen.routes.get(alias)
+    serves = route is not None and choice.candidate is not None and choice.candidate.engine_name in route.prefer
+    candidate = None if serves and choice.wanted.engine_name not in seen.loaded else choice.candidate
+    return _Line(alias, acceptable, [choice.wanted, *([candidate] if candidate else []), *choice.previous[: rules.keep(alias)]], candidate)
 
 
 def _admit(lines: Sequence[_Line], max_loaded: int) -> None:
@@ -245,7 +255,7 @@ def _finish(line: _Line, rules: Rules, seen: Seen, decisions: dict[str, Decision
             f"(adapters.maxLoaded is {rules.max_loaded}), and so many other aliases are served already; raise adapters.maxLoaded above "
             f"{rules.places} (restarts the pods), or delete the LoRAAdapters of an alias that nobody needs",
         )
-    prefer = [*chosen, *_staying(line, chosen, seen)] if chosen else []
+    prefer = _preferred(line, chosen, seen) if chosen else []
     standing = seen.standings.get(line.alias, Standing())
     for adapter in line.acceptable:
         if line.candidate and adapter.name == standing.failed and rules.promotion(line.alias).mode == CANARY:
@@ -257,7 +267,7 @@ def _finish(line: _Line, rules: Rules, seen: Seen, decisions: dict[str, Decision
     if not prefer:
         return None
     share = weight(rules.promotion(line.alias).canary, standing, candidate.name) if candidate else 0
-    return AliasPlan(line.alias, tuple(prefer), candidate, share)
+    return AliasPlan(line.alias, tuple(prefer), candidate, share, required([adapter.engine_name for adapter in prefer], seen.proof))
 
 
 def _failed(adapter: Adapter, seen: Seen, rules: Rules) -> Decision:
@@ -266,8 +276,11 @@ def _failed(adapter: Adapter, seen: Seen, rules: Rules) -> Decision:
     return Decision(adapter, False, Reason.CANARY_FAILED, text)
 
 
-def _staying(line: _Line, chosen: list[Adapter], seen: Seen) -> list[Adapter]:
-    """Return what was listed before and has to stay for now: until as many newer versions as were chosen have been seen loaded."""
+def _preferred(line: _Line, chosen: list[Adapter], seen: Seen) -> list[Adapter]:
+    """Return the chosen ones and what was listed before and has to stay for now: until as many newer versions as were chosen have been seen loaded.
+
+    What is newer than the wanted version served until the pin, and goes before the ones that are kept: those may be loaded before the wanted one.
+    """
     wanted = chosen[0]
     older: list[Adapter] = []
     newer: list[Adapter] = []
@@ -284,7 +297,7 @@ def _staying(line: _Line, chosen: list[Adapter], seen: Seen) -> list[Adapter]:
             ahead = [item for item in (*chosen, *older) if item.version > adapter.version and item.engine_name in seen.loaded]
             if len(ahead) < len(chosen):
                 older.append(adapter)
-    return older + newer
+    return [wanted, *newer, *chosen[1:], *older]
 
 
 def _superseded(adapter: Adapter, line: _Line, rules: Rules) -> str:

@@ -31,8 +31,8 @@ def content(selection: Selection, rules: Rules, replicas: int = 1) -> str:
 
 
 def _entries(alias: AliasPlan) -> list[dict[str, Any]]:
-    """Return what is to be loaded for one alias; only the wanted version may hold a pod's readiness, a candidate never does."""
-    entries = [_entry(adapter, required=index == 0) for index, adapter in enumerate(alias.prefer)]
+    """Return what is to be loaded for one alias; at most one version holds a pod's readiness, and never a candidate."""
+    entries = [_entry(adapter, required=adapter.engine_name == alias.required) for adapter in alias.prefer]
     return [*entries, _entry(alias.candidate, required=False)] if alias.candidate else entries
 
 
@@ -72,6 +72,15 @@ def listed(config_map: dict[str, Any] | None) -> frozenset[str]:
         return frozenset(str(item["engineName"]) for item in data.get("adapters", []))
     except (ValueError, KeyError, TypeError, AttributeError):
         return frozenset()
+
+
+def required(config_map: dict[str, Any] | None) -> dict[str, bool]:
+    """Return by engine name whether a ConfigMap that was written before told pods to wait for it; nothing if there is none or it is spoiled."""
+    try:
+        data = json.loads(((config_map or {}).get("data") or {}).get(names.ADAPTERS_KEY) or "{}")
+        return {str(item["engineName"]): bool(item.get("required")) for item in data.get("adapters", [])}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def routes(config_map: dict[str, Any] | None) -> dict[str, Route]:

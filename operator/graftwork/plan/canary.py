@@ -28,6 +28,10 @@ class Candidate:
     """Whether every ready pod lists it."""
     weight_in_effect: int | None
     """What the ConfigMap gives it; None if it is not the ConfigMap's candidate."""
+    engine: str = ""
+    """Its engine name."""
+    unread: tuple[str, ...] = ()
+    """Ready pods whose agents have not read the ConfigMap of now."""
 
 
 class Verdict(Enum):
@@ -55,9 +59,14 @@ def advance(
 ) -> Outcome:
     """Return what becomes of the canary. `observation` is of the present step; None: Prometheus has not answered yet."""
     if candidate.name == standing.failed:
-        return _outcome(settings, replace(standing, candidate=candidate.name, step=0, since=None), Reason.CANARY_FAILED, standing.failure)
+        engine = candidate.engine
+        failed = replace(
+            standing, candidate=candidate.name, step=0, since=None, candidate_engine=engine, failed_engine=standing.failed_engine or engine
+        )
+        return _outcome(settings, failed, Reason.CANARY_FAILED, standing.failure)
     if standing.candidate != candidate.name:
         standing = replace(standing, candidate=candidate.name, step=0, since=None)
+    standing = replace(standing, candidate_engine=candidate.engine)
     if not configured:
         text = (
             f"{candidate.name} waits without requests: the operator has no Prometheus to judge it by; "
@@ -65,7 +74,7 @@ def advance(
         )
         return _outcome(settings, replace(standing, step=0, since=None), Reason.PROMETHEUS_NOT_CONFIGURED, text)
     if standing.step < 1:
-        return _begin(settings, standing, candidate, observation, now)
+        return _begin(settings, standing, candidate, observation)
     return _go_on(settings, standing, candidate, observation, now)
 
 
@@ -79,10 +88,11 @@ def hold(settings: Settings, standing: Standing, candidate: str) -> Outcome:
 def manual(candidate: str, alias: str, standing: Standing) -> Outcome:
     """Return the outcome of a candidate that waits for a person."""
     text = f"{candidate} is newer and waits without requests: promotion of alias {alias!r} is Manual; set adapter to {candidate} to serve it"
-    return Outcome(replace(standing, candidate=candidate, step=0, since=None, failed="", failure=""), reason=Reason.AWAITING_PROMOTION, message=text)
+    waiting = replace(standing, candidate=candidate, step=0, since=None, failed="", failure="", candidate_engine="", failed_engine="")
+    return Outcome(waiting, reason=Reason.AWAITING_PROMOTION, message=text)
 
 
-def _begin(settings: Settings, standing: Standing, candidate: Candidate, observation: Observation | None, now: datetime) -> Outcome:
+def _begin(settings: Settings, standing: Standing, candidate: Candidate, observation: Observation | None) -> Outcome:
     """Begin the first step once the candidate is loaded everywhere and Prometheus answers: nobody is sent where nobody looks."""
     if not candidate.loaded:
         return _outcome(settings, standing, Reason.CANARY_WAITING, f"{candidate.name} is not loaded in every ready pod yet")
@@ -90,14 +100,18 @@ def _begin(settings: Settings, standing: Standing, candidate: Candidate, observa
         text = observation.problem if observation else "Prometheus has not answered yet"
         reason = Reason.PROMETHEUS_UNREACHABLE if observation else Reason.CANARY_WAITING
         return _outcome(settings, standing, reason, f"{candidate.name} waits without requests: {text}", look_seconds(settings))
-    return _step(settings, standing, 1, now)
+    return _step(settings, standing, 1)
 
 
 def _go_on(settings: Settings, standing: Standing, candidate: Candidate, observation: Observation | None, now: datetime) -> Outcome:
     standing = replace(standing, step=min(standing.step, len(settings.steps)))
     look = look_seconds(settings)
-    if candidate.weight_in_effect != weight(settings, standing, candidate.name) or standing.since is None or standing.since > now:
-        # The pods were not told of this share yet (or the clock went back): what Prometheus counted so far is not about it.
+    if candidate.weight_in_effect != weight(settings, standing, candidate.name):  # what Prometheus counted so far is not about this share
+        return _outcome(settings, replace(standing, since=None), Reason.CANARY_RUNNING, _place(settings, standing), look)
+    if standing.since is None and candidate.unread:
+        text = f"{_place(settings, standing)} and begins when every ready pod has read of it: {', '.join(candidate.unread)} not yet"
+        return _outcome(settings, standing, Reason.CANARY_WAITING, text, look)
+    if standing.since is None or standing.since > now:  # or the clock went back
         return _outcome(settings, replace(standing, since=now), Reason.CANARY_RUNNING, _place(settings, standing), look)
     if observation is None:
         return _outcome(settings, standing, Reason.CANARY_RUNNING, _place(settings, standing), look)
@@ -118,16 +132,16 @@ def _judged(settings: Settings, standing: Standing, candidate: Candidate, observ
         left = settings.step_seconds - (now - (standing.since or now)).total_seconds()
         again = min(max(left, 1.0), look)  # at the end of the step, and then until an answer is about all of it
         return _outcome(settings, standing, Reason.CANARY_RUNNING, f"{_place(settings, standing)}: {numbers}", again)
-    return _pass(settings, standing, candidate, numbers, now)
+    return _pass(settings, standing, candidate, numbers)
 
 
-def _pass(settings: Settings, standing: Standing, candidate: Candidate, numbers: str, now: datetime) -> Outcome:
+def _pass(settings: Settings, standing: Standing, candidate: Candidate, numbers: str) -> Outcome:
     """Go to the next step, or end."""
     if not candidate.loaded:
         text = f"{_place(settings, standing)} and waits: it is not loaded in every ready pod"
         return _outcome(settings, standing, Reason.CANARY_WAITING, text, look_seconds(settings))
     if standing.step < len(settings.steps):
-        return _step(settings, standing, standing.step + 1, now)
+        return _step(settings, standing, standing.step + 1)
     text = f"{candidate.name} passed its canary and is served instead of {candidate.stable}: {numbers}"
     return Outcome(Standing(), steps=len(settings.steps), reason=Reason.PROMOTED, message=text, promoted=True)
 
@@ -138,7 +152,9 @@ def _fail(settings: Settings, standing: Standing, numbers: str) -> Outcome:
         f"{name} failed its canary at {share} % (step {standing.step} of {len(settings.steps)}) and gets no requests: {numbers}; "
         f"publish a better version, or set adapter to {name} to serve it nevertheless"
     )
-    return _outcome(settings, Standing(name, failed=name, failure=failure), Reason.CANARY_FAILED, failure)
+    engine = standing.candidate_engine
+    failed = Standing(name, failed=name, failure=failure, candidate_engine=engine, failed_engine=engine)
+    return _outcome(settings, failed, Reason.CANARY_FAILED, failure)
 
 
 def _place(settings: Settings, standing: Standing) -> str:
@@ -151,17 +167,29 @@ def judge(settings: Settings, candidate: Candidate, seen: Observation) -> tuple[
     if seen.candidate.requests is None:
         scraped = "" if seen.stable.requests is not None else f" nor of {candidate.stable}: does it scrape /graftwork/metrics of the pods?"
         return Verdict.WAITS, f"Prometheus has no requests of {candidate.name}{scraped}"
-    requests, errors = round(seen.candidate.requests), round(seen.candidate.errors)
+    requests, errors, left = round(seen.candidate.requests), round(seen.candidate.errors), _left(seen.candidate)
+    if errors / max(requests, settings.min_requests, 1) > settings.max_error_rate:  # and nothing that may still come up to minRequests mends that
+        return Verdict.FAILS, _errors(settings, requests, errors) + left
     if requests < settings.min_requests:
-        return Verdict.WAITS, f"{requests} of {settings.min_requests} requests that are needed (analysis.minRequests)"
-    rate = errors / requests
-    texts = [f"{errors} of {requests} requests failed ({rate:.2%}, at most {settings.max_error_rate:.2%})"]
-    if rate > settings.max_error_rate:
-        return Verdict.FAILS, texts[0]
+        return Verdict.WAITS, f"{requests} of {settings.min_requests} requests that are needed (analysis.minRequests){left}"
+    text = _errors(settings, requests, errors) + left
     if not settings.max_ttft_ratio:
-        return Verdict.PASSES, texts[0]
-    verdict, text = _judge_ttft(settings, candidate, seen.candidate, seen.stable)
-    return verdict, "; ".join([*texts, text])
+        return Verdict.PASSES, text
+    verdict, times = _judge_ttft(settings, candidate, seen.candidate, seen.stable)
+    if verdict is Verdict.FAILS and seen.lasted_seconds < settings.step_seconds:  # a few slow streams at the beginning are no mean of a step
+        verdict = Verdict.PASSES
+    return verdict, f"{text}; {times}"
+
+
+def _errors(settings: Settings, requests: int, errors: int) -> str:
+    text = f"{errors} of {requests} requests failed ({errors / max(requests, 1):.2%}, at most {settings.max_error_rate:.2%})"
+    return text if requests >= settings.min_requests else f"{text}, too many whatever becomes of the rest of {settings.min_requests}"
+
+
+def _left(numbers: Numbers) -> str:
+    """Return the share of requests whose clients left before the answer had ended; they count neither way."""
+    left = round(numbers.abandoned)
+    return f"; {left} more ({left / (left + round(numbers.requests or 0)):.1%}) were left by their clients and do not count" if left else ""
 
 
 def _judge_ttft(settings: Settings, candidate: Candidate, new: Numbers, old: Numbers) -> tuple[Verdict, str]:
@@ -180,8 +208,9 @@ def _judge_ttft(settings: Settings, candidate: Candidate, new: Numbers, old: Num
     return (Verdict.FAILS if ratio > settings.max_ttft_ratio else Verdict.PASSES), text
 
 
-def _step(settings: Settings, standing: Standing, step: int, now: datetime) -> Outcome:
-    begun = replace(standing, step=step, since=now)
+def _step(settings: Settings, standing: Standing, step: int) -> Outcome:
+    """Give the share of a step. Its time begins when the pods are seen to have read of it."""
+    begun = replace(standing, step=step, since=None)
     return _outcome(settings, begun, Reason.CANARY_RUNNING, _place(settings, begun), look_seconds(settings))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from graftwork.facts.adapters import Adapter, AliasPlan, Selection
-from graftwork.facts.canary import Observation, Outcome, Question, Standing
+from graftwork.facts.canary import Observation, Outcome, Question, Standing, from_row
 from graftwork.plan import canary
 from graftwork.plan.adapters import Rules, Seen, select
 from graftwork.plan.promotion import AUTO, CANARY, MANUAL
@@ -48,6 +48,16 @@ def look_again(selection: Selection) -> float | None:
     return min(waits, default=None)
 
 
+def decided(obj: Object, selection: Selection) -> bool:
+    """Return whether this pass moved a canary on from where the object's status says it is: to another step, to its end, or to its failure."""
+    rows = {row.get("alias"): row for row in (obj.get("status") or {}).get("adapters") or []}
+    return any(outcome.promoted or _moved(from_row(rows.get(alias) or {}), outcome.standing) for alias, outcome in selection.canaries.items())
+
+
+def _moved(before: Standing, now: Standing) -> bool:
+    return (now.failed, now.step) != (before.failed, before.step) or (now.step > 0 and now.candidate != before.candidate)
+
+
 def tell(ctx: Context, obj: Object, selection: Selection) -> None:
     """Record an Event for each step that began, each promotion and each failure of this pass."""
     rows = {row.get("alias"): row for row in (obj.get("status") or {}).get("adapters") or []}
@@ -76,6 +86,8 @@ def _outcome(key: Key, ctx: Context, plan: AliasPlan, rules: Rules, seen: Seen, 
         stable=plan.wanted.name,
         loaded=plan.candidate.engine_name in seen.loaded,
         weight_in_effect=route.weight if route and route.candidate == plan.candidate.engine_name else None,
+        engine=plan.candidate.engine_name,
+        unread=seen.unread,
     )
     observation = _ask(key, ctx, plan, rules, standing)
     return canary.advance(promotion.canary, standing, candidate, observation, ctx.clock.now(), configured=ctx.prometheus is not None)
@@ -94,7 +106,7 @@ def _ask(key: Key, ctx: Context, plan: AliasPlan, rules: Rules, standing: Standi
 
 
 def _only_failed(standing: Standing) -> Standing:
-    return Standing(failed=standing.failed, failure=standing.failure)
+    return Standing(failed=standing.failed, failure=standing.failure, failed_engine=standing.failed_engine)
 
 
 def _promoted(plans: Sequence[AliasPlan], outcomes: Mapping[str, Outcome]) -> dict[str, str]:

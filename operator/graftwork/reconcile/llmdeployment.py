@@ -62,6 +62,7 @@ class LLMDeploymentReconciler:
             return Result(gone=obj is None)
         view = await _gather(key, ctx, obj)
         problem, revision = view.problem, None
+        live = await _remember(key, ctx, view)
         if view.resource and view.source and view.rules and not problem:
             try:
                 revision = await _apply(ctx, view, capacity.resolved(view.resource, view.rules.max_rank), view.source, view.rules)
@@ -77,11 +78,11 @@ class LLMDeploymentReconciler:
         except (Forbidden, Invalid) as error:
             problem = problem or observe.refused(error)
         status = _status(key, ctx, view, problem, revision)
-        await write_status(ctx, obj, status)
+        await write_status(ctx, live, status)
         announce(ctx, obj, status)
-        canaries.tell(ctx, obj, view.selection)
         self._wake_adapters(key, ctx, view)
-        waits = [again, observe.settling(view.pods, view.agents), _retry(problem), canaries.look_again(view.selection)]
+        waits = [again, observe.settling(view.pods, view.agents), observe.trying(ctx, view.pods, view.agents)]
+        waits += [_retry(problem), canaries.look_again(view.selection)]
         return Result(requeue_after_seconds=min((wait for wait in waits if wait is not None), default=None))
 
     async def _tell(self, key: Key, ctx: Context, view: _View) -> float | None:
@@ -142,6 +143,20 @@ def _problems(resource: LLMDeployment, source: Source | Problem) -> list[Problem
     return found
 
 
+async def _remember(key: Key, ctx: Context, view: _View) -> Object:
+    """Write what a canary has come to before pods are told of it, and return the object as it is then.
+
+    The pods are told by a ConfigMap. A pass that ended between that and the status would leave the old standing, by which the next pass would take
+    the decision back: a failed version would get its share again. This way around the next pass finds pods that were told less, and tells them.
+    """
+    if not canaries.decided(view.obj, view.selection):
+        return view.obj
+    rows = _status(key, ctx, view, view.problem, None)["adapters"]
+    live = await write_status(ctx, view.obj, {**(view.obj.get("status") or {}), "adapters": rows})
+    canaries.tell(ctx, view.obj, view.selection)
+    return live
+
+
 async def _apply(ctx: Context, view: _View, resource: LLMDeployment, source: Source, rules: Rules) -> Revision:
     """Apply the children: the ConfigMap first, the Deployment last, so that a taken name is found before a pod is made."""
     metadata = view.obj["metadata"]
@@ -170,7 +185,6 @@ def _status(key: Key, ctx: Context, view: _View, problem: Problem | None, revisi
     before = view.obj.get("status") or {}
     template = ((spec.get("template") or {}).get("metadata") or {}).get("annotations") or {}
     wanted = view.resource.spec.replicas if view.resource else int(spec.get("replicas") or 0)
-    live = observe.live_limits(ctx, key.namespace, key.name)
     failures = [item for item in (deployment.get("status") or {}).get("conditions") or [] if item.get("type") == "ReplicaFailure"]
     return serving_status.status(
         serving_status.Observed(
@@ -184,7 +198,7 @@ def _status(key: Key, ctx: Context, view: _View, problem: Problem | None, revisi
             pods=view.pods,
             agents=view.agents,
             selection=view.selection,
-            slots=live.slots if live else 0,
+            limits=observe.live_limits(ctx, key.namespace, key.name),
             problem=problem,
             adapters_problem=view.adapters_problem,
             refused_pods=next((item.get("message") or "" for item in failures if item.get("status") == "True"), ""),

@@ -8,14 +8,14 @@ from dataclasses import replace
 from graftwork import names
 from graftwork.api import InvalidObjectError, LLMDeployment, LoRAAdapter
 from graftwork.api.llmdeployment import RANKS, AliasSettings, CanarySettings
-from graftwork.clock import rfc3339
+from graftwork.clock import parse_rfc3339, rfc3339
 from graftwork.errors import Forbidden, Invalid, NameTaken
 from graftwork.facts import adapters as adapter_facts
 from graftwork.facts import agents as agent_facts
 from graftwork.facts import canary as canary_facts
 from graftwork.facts import pods as pod_facts
 from graftwork.facts.adapters import Adapter, Selection
-from graftwork.facts.agents import Agent
+from graftwork.facts.agents import Agent, SeenAdapter
 from graftwork.facts.canary import Settings
 from graftwork.facts.limits import Limits, limits
 from graftwork.facts.pods import Pod
@@ -23,12 +23,19 @@ from graftwork.facts.problem import Problem
 from graftwork.plan import adapters_file, bases, capacity
 from graftwork.plan.adapters import Rules, Seen, select
 from graftwork.plan.promotion import Promotion
+from graftwork.plan.readiness import Proof
 from graftwork.reasons import Reason
 from graftwork.reconcile.context import Context, Key, Object, PodRef
 
 SETTLE_SECONDS = 10.0
 """How long an agent may be silent before that is news: an operator that has just started has heard nobody yet."""
 
+
+SILENT_SECONDS = 60.0
+"""How long a canary's step waits for a ready pod whose agent is silent; such a pod goes on with the share that it was told before."""
+
+TRIAL_SECONDS = 10.0
+"""How long after an agent saw an adapter first it may take to load before starting pods are told not to wait for it."""
 
 LEFTOVER_SECONDS = 1.0
 """How soon to look again for the children of a resource of this name that was deleted a moment ago."""
@@ -159,34 +166,50 @@ def inputs(
     listed = adapters_file.listed(config_map)
     candidates = [adapter for adapter in adapters(ctx, namespace) if not nothing_new or adapter.engine_name in listed]
     rows = deployment.status.get("adapters") or []
+    engines = {adapter.name: adapter.engine_name for adapter in candidates}
     seen = Seen(
         fingerprints=_fingerprints(found, known, remembered),
         listed=listed,
         loaded=_loaded_everywhere(found, known),
         served={row["alias"]: row["stable"] for row in rows if row.get("stable")},
         routes=adapters_file.routes(config_map),
-        standings={row["alias"]: canary_facts.from_row(row) for row in rows},
+        standings={row["alias"]: canary_facts.from_row(row).among(engines) for row in rows},
         max_rank=min((pod.limits.max_rank for pod in found if pod.active and pod.limits), default=None),
+        unread=_unread(found, known, config_map),
+        proof=_proof(ctx, deployment, found, known, config_map),
     )
     live = live_limits(ctx, namespace, name)
     ruled = rules(deployment, live)
     if ruled.rank_auto:
-        wanted = _wanted_ranks(candidates, ruled, seen, first=live is None)
-        ruled = replace(ruled, max_rank=capacity.fitting_rank(wanted, live.max_rank if live else None))
+        proven = _proven_rank(deployment, found)
+        wanted = _wanted_ranks(candidates, ruled, seen, proven, live)
+        ruled = replace(ruled, max_rank=capacity.fitting_rank(wanted, proven))
     return candidates, ruled, seen
 
 
-def _wanted_ranks(candidates: Sequence[Adapter], ruled: Rules, seen: Seen, *, first: bool) -> list[int]:
+def _proven_rank(deployment: LLMDeployment, found: Sequence[Pod]) -> int | None:
+    """Return what the engines of ready pods take, or took when there were some; None if there never were.
+
+    Not what the template says: one whose pods never become ready, because nothing has room for that rank, must not be kept for its own sake.
+    """
+    ready = [pod.limits.max_rank for pod in found if pod.active and pod.ready and pod.limits]
+    return max(ready) if ready else (deployment.status.get("rollout") or {}).get("maxRank")
+
+
+def _wanted_ranks(candidates: Sequence[Adapter], ruled: Rules, seen: Seen, proven: int | None, live: Limits | None) -> list[int]:
     """Return the ranks of what would be served if ranks did not matter, so that what is refused anyway restarts no pod.
 
-    Before the first template there are no pods and no word about their base: then what may turn out to be servable counts too, or the pods
-    would be replaced as soon as they have spoken.
+    Before a pod was ready there may be no word about its base: then what may turn out to be servable counts too, and what the template was made
+    for, as long as it is there, or the pods would be replaced as soon as they have spoken.
     """
-    if all(adapter.rank <= ruled.max_rank for adapter in candidates):
+    if all(adapter.rank <= max(proven or 0, capacity.LEAST_RANK) for adapter in candidates):
         return []
     free = select(candidates, replace(ruled, max_rank=RANKS[-1]), replace(seen, max_rank=None))
-    waiting = [item.adapter for item in free.decisions.values() if first and item.reason is Reason.LOADING]
-    return [adapter.rank for adapter in (*free.offered, *waiting)]
+    ranks = [adapter.rank for adapter in free.offered]
+    if proven is None:
+        ranks += [item.adapter.rank for item in free.decisions.values() if item.reason is Reason.LOADING]
+        ranks += [item.adapter.rank for item in free.decisions.values() if live and item.adapter.rank <= live.max_rank]
+    return ranks
 
 
 def _fingerprints(found: Sequence[Pod], known: Mapping[str, Agent], remembered: str) -> frozenset[str]:
@@ -205,6 +228,47 @@ def _loaded_everywhere(found: Sequence[Pod], known: Mapping[str, Agent]) -> froz
         return frozenset()
     sets = [{item.engine_name for item in agent.adapters if item.state == agent_facts.LOADED} for agent in ready]
     return frozenset(set.intersection(*sets))
+
+
+def _unread(found: Sequence[Pod], known: Mapping[str, Agent], config_map: Object | None) -> tuple[str, ...]:
+    """Return the ready pods whose agents have not read the ConfigMap as it is; one that has been silent for long is not waited for."""
+    text = ((config_map or {}).get("data") or {}).get(names.ADAPTERS_KEY) or ""
+    wanted = adapters_file.content_hash(text)
+    behind = []
+    for pod in found:
+        agent = known.get(pod.uid)
+        if pod.ready and agent and (agent.observed_hash != wanted if agent.reachable else agent.silent_seconds < SILENT_SECONDS):
+            behind.append(pod.name)
+    return tuple(sorted(behind))
+
+
+def _trial_left(ctx: Context, item: SeenAdapter) -> float | None:
+    """Return for how many seconds more it is no news that an adapter is not loaded yet; None if it is loaded, refused or of unknown age."""
+    if item.state not in (agent_facts.PENDING, agent_facts.DOWNLOADING, agent_facts.FAILED):
+        return None
+    try:
+        return TRIAL_SECONDS - (ctx.clock.now() - parse_rfc3339(item.seen_at)).total_seconds()
+    except ValueError:
+        return None
+
+
+def trying(ctx: Context, found: Sequence[Pod], known: Mapping[str, Agent]) -> float | None:
+    """Return in how many seconds an adapter that a ready pod has not loaded yet becomes doubtful; None if none will."""
+    said = [item for pod in found if pod.ready and pod.uid in known and known[pod.uid].reachable for item in known[pod.uid].adapters]
+    return min((left for item in said if (left := _trial_left(ctx, item)) is not None and left > 0), default=None)
+
+
+def _proof(ctx: Context, deployment: LLMDeployment, found: Sequence[Pod], known: Mapping[str, Agent], config_map: Object | None) -> Proof:
+    """Return what is known of which adapters load."""
+    ready = [known[pod.uid] for pod in found if pod.ready and pod.uid in known]
+    said = [item for agent in ready if agent.reachable for item in agent.adapters]
+    return Proof(
+        heard=bool(ready) and all(agent.reachable for agent in ready),
+        loaded=frozenset(item.engine_name for item in said if item.state == agent_facts.LOADED),
+        doubtful=frozenset(item.engine_name for item in said if (left := _trial_left(ctx, item)) is not None and left <= 0),
+        served=bool(ready or deployment.status.get("coldStart")),
+        told=adapters_file.required(config_map),
+    )
 
 
 async def store_problem(ctx: Context, namespace: str) -> Problem | None:

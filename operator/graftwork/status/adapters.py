@@ -26,7 +26,10 @@ _CANARY = (
     Reason.PROMETHEUS_UNREACHABLE,
 )
 """How a candidate stands: the stable version is served all the same, so nothing that should be loaded is missing."""
-_DECIDED = ("stable", "engineName", "candidate", "candidateWeight", "step", "steps", "stepStartedAt", "failed", "failure")
+_DECIDED = (
+    *("stable", "engineName", "candidate", "candidateWeight", "candidateEngineName", "step", "steps", "stepStartedAt"),
+    *("failed", "failedEngineName", "failure"),
+)
 _WAITING = (Reason.LOADING, Reason.RESTART_REQUIRED)
 _UNHEARD = Agent(reachable=False)
 
@@ -60,9 +63,16 @@ def unreachable(pods: Sequence[Pod], agents: Mapping[str, Agent]) -> list[str]:
 
 
 def rows_and_condition(
-    selection: Selection, ready: Sequence[Pod], agents: Mapping[str, Agent], wanted_pods: int, problem: Problem | None, *, slots: int = 0
+    selection: Selection,
+    ready: Sequence[Pod],
+    agents: Mapping[str, Agent],
+    wanted_pods: int,
+    problem: Problem | None,
+    *,
+    slots: int = 0,
+    restart: str = "",
 ) -> tuple[list[ServedAlias], Condition]:
-    """Return a row per alias, and AdaptersLoaded. `slots`: adapters that an engine has in one batch; 0: not known."""
+    """Return a row per alias, and AdaptersLoaded. `slots`: adapters that an engine has in one batch; 0: not known. `restart`: why engines end."""
     rows = [_row(plan, selection, ready, agents) for plan in selection.aliases]
     served = {plan.alias for plan in selection.aliases}
     refused = [item for item in selection.decisions.values() if item.reason and not item.offered and item.reason not in (*_NOT_OURS, *_WAITING)]
@@ -76,6 +86,8 @@ def rows_and_condition(
     restarting = [f"{item.adapter.name}: {item.message}" for item in waiting if item.reason is Reason.RESTART_REQUIRED]
     if restarting and condition.reason is not Reason.ADAPTER_FAILED:
         return rows, Condition(ADAPTERS_LOADED, FALSE, Reason.RESTART_REQUIRED, clip("; ".join(sorted(restarting)), 2000))
+    if condition.status == TRUE and restart:
+        return rows, Condition(ADAPTERS_LOADED, TRUE, Reason.RESTART_REQUIRED, restart)
     over = len(selection.offered) - slots
     if condition.status == TRUE and slots and over > 0:
         return rows, Condition(ADAPTERS_LOADED, TRUE, Reason.OVER_CAPACITY, _over_capacity(len(selection.offered), slots))

@@ -10,6 +10,7 @@ from typing import Any
 from graftwork.clock import parse_rfc3339
 from graftwork.facts.adapters import Selection
 from graftwork.facts.agents import Agent
+from graftwork.facts.limits import Limits
 from graftwork.facts.pods import Pod
 from graftwork.facts.problem import Problem
 from graftwork.names import CONTAINER_ENGINE, LABEL_DEPLOYMENT
@@ -45,15 +46,23 @@ class Observed:
     """Whether agents that were not heard yet still have time to answer: what they said before stays."""
     before: Mapping[str, Any]
     now: str
-    slots: int = 0
-    """Adapters that an engine has in one batch; 0: not known."""
+    limits: Limits | None = None
+    """What the engines of the present template are started with; None: not known."""
 
 
 def status(seen: Observed) -> dict[str, Any]:
     """Return the whole status."""
     active = [pod for pod in seen.pods if pod.active]
     ready = [pod for pod in active if pod.ready]
-    rows, loaded = adapter_rows.rows_and_condition(seen.selection, ready, seen.agents, seen.wanted, seen.adapters_problem, slots=seen.slots)
+    rows, loaded = adapter_rows.rows_and_condition(
+        seen.selection,
+        ready,
+        seen.agents,
+        seen.wanted,
+        seen.adapters_problem,
+        slots=seen.limits.slots if seen.limits else 0,
+        restart=_restarting(seen, active),
+    )
     written_rows = [row.to_object() for row in rows]
     before = seen.before.get("conditions") or []
     all_conditions = [*_kstatus(seen, active, ready), _serving(seen, ready), loaded]
@@ -75,9 +84,28 @@ def status(seen: Observed) -> dict[str, Any]:
         "endpoint": f"http://{seen.name}.{seen.namespace}.svc:{seen.port}/v1",
         "model": _model(seen, ready),
         "adapters": written_rows,
-        "rollout": {"revision": seen.revision, "templateHash": seen.template_hash} if seen.revision is not None else seen.before.get("rollout"),
+        "rollout": _rollout(seen, ready),
         "coldStart": _cold_start(seen, ready),
     }
+
+
+def _rollout(seen: Observed, ready: Sequence[Pod]) -> Mapping[str, Any] | None:
+    before = seen.before.get("rollout")
+    if seen.revision is None:
+        return before
+    ranks = [pod.limits.max_rank for pod in ready if pod.limits]
+    return {"revision": seen.revision, "templateHash": seen.template_hash, "maxRank": max(ranks) if ranks else (before or {}).get("maxRank")}
+
+
+def _restarting(seen: Observed, active: Sequence[Pod]) -> str:
+    """Return which engines are being replaced for the sake of adapters.maxLoaded or adapters.maxRank; nothing if all were started alike."""
+    old = [pod.limits for pod in active if seen.limits and pod.limits and pod.limits != seen.limits]
+    if not old or not seen.limits:
+        return ""
+    return (
+        f"adapters.maxLoaded or adapters.maxRank changed: {len(old)} of {len(active)} pods have engines that were started with {old[0].flags}; they "
+        f"are replaced one after another by engines with {seen.limits.flags}, and what is served goes on"
+    )
 
 
 def _count(good: int, of: int) -> str:

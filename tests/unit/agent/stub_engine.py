@@ -28,6 +28,7 @@ class Faults:
     errors: dict[str, tuple[int, str]] = field(default_factory=dict)
     lies: set[str] = field(default_factory=set)  # loads that are answered 200 and do nothing
     breaks: set[str] = field(default_factory=set)  # loads during which the process ends
+    dies: set[str] = field(default_factory=set)  # loads that are answered 500, as all that come next, until the process ends a moment later
     models_status: int = 200
     routing_status: int = 200
     keys_status: int = 200
@@ -43,6 +44,7 @@ class StubEngine:
         self.routing: dict[str, Any] | None = None
         self.ready = False
         self.draining = False
+        self.dying = False
         self.instance = ""
         self.version = 0
         self.log: list[tuple[str, str]] = []  # ("load" | "unload" | "route" | "ready" (a route that grants it) | "keys" | "other", engine name or "")
@@ -61,7 +63,7 @@ class StubEngine:
         """Start a new process: nothing is loaded, nothing is routed."""
         self.instance = secrets.token_hex(8)
         self.version = 1
-        self.loaded, self.inflight, self.routing, self.ready, self.draining = [], {}, None, False, False
+        self.loaded, self.inflight, self.routing, self.ready, self.draining, self.dying = [], {}, None, False, False, False
         app = web.Application(middlewares=[self._token])
         app.add_routes(
             [
@@ -201,6 +203,12 @@ class StubEngine:
                 request.transport.abort()
             asyncio.get_running_loop().create_task(self.restart())
             await asyncio.Event().wait()
+        if name in self.faults.dies and not self.dying:
+            self.dying = True
+            loop = asyncio.get_running_loop()
+            loop.call_later(0.2, lambda: loop.create_task(self.restart()))
+        if self.dying:
+            return web.json_response({"error": {"message": "EngineCore encountered an issue. See stack trace (above).", "code": 500}}, status=500)
         if name in self.faults.errors:
             status, message = self.faults.errors[name]
             return web.json_response({"error": {"message": message, "type": "InternalServerError", "code": status}}, status=status)

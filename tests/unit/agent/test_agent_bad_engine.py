@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from graftwork_agent.engine import View
+from graftwork_agent.state import State
 
 from tests.unit.agent.pod import Pod, adapters_json, engine_name, entry
 from tests.unit.agent.stub_engine import StubEngine
@@ -121,6 +123,55 @@ async def test_an_adapter_that_ends_the_engine_comes_last_and_after_three_times_
         await seen.until(lambda: seen.state(engine_name(bad)) == "Refused" and seen.state(engine_name(good)) == "Loaded", 20)
         assert "ended 3 times" in seen.adapter(engine_name(bad))["message"]
     assert engine.count("load", engine_name(bad)) == 3
+
+
+async def test_an_adapter_whose_load_kills_the_engine_with_an_answer_is_found_out_too(
+    pod: Pod, engine: StubEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM's server answers 500 when its core has died, also the loads that come next, and ends some seconds later."""
+    monkeypatch.setattr("graftwork_agent.backoff.FIRST_SECONDS", 0.05)
+    bad, good = pod.publish("aaa"), pod.publish("zzz", seed=2)
+    engine.faults.dies.add(engine_name(bad))
+    pod.desire(adapters_json([entry(bad), entry(good)]))
+    async with pod.serve() as seen:
+        await seen.until(lambda: seen.state(engine_name(bad)) == "Refused" and seen.state(engine_name(good)) == "Loaded", 20)
+        assert "ended 3 times" in seen.adapter(engine_name(bad))["message"]
+
+
+def view(instance: str, *, draining: bool = False) -> View:
+    return View(instance, "1", "", draining, True, {})
+
+
+BAD, BYSTANDER = "aaa--aaaaaaaaaaaa", "zzz--bbbbbbbbbbbb"
+
+
+def test_the_first_load_that_failed_oddly_is_blamed_and_not_the_next_one(pod: Pod) -> None:
+    state = State(pod.settings())
+    state.saw_engine(view("one"))
+    state.load_failed_oddly(BAD)
+    state.saw_engine(view("one"))  # its server answers for some seconds
+    state.load_failed_oddly(BYSTANDER)
+    state.broke = BYSTANDER
+    state.lost_engine()
+    state.saw_engine(view("two"))
+    assert state.crashes == {BAD: 1}
+    state.saw_engine(view("three"))
+    assert state.crashes == {BAD: 1}
+
+
+@pytest.mark.parametrize("case", ["long ago", "draining", "never lost"])
+def test_a_load_that_failed_oddly_is_not_blamed_for_an_end_of_another_cause(pod: Pod, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = State(pod.settings())
+    state.saw_engine(view("one"))
+    state.load_failed_oddly(BAD)
+    if case == "long ago":
+        monkeypatch.setattr("graftwork_agent.state.DYING_SECONDS", -1.0)
+    if case == "draining":
+        state.saw_engine(view("one", draining=True))
+    if case != "never lost":
+        state.lost_engine()
+        state.saw_engine(view("two"))
+    assert state.crashes == {}
 
 
 async def test_models_that_cannot_be_listed_are_asked_for_again(pod: Pod, engine: StubEngine) -> None:

@@ -94,6 +94,31 @@ def test_a_manual_pin_is_served_and_what_is_newer_is_loaded_for_the_next_switch(
     assert candidate(selection) == ("medical-9", 0)
 
 
+@pytest.mark.parametrize("mode", [MANUAL, CANARY])
+def test_a_pin_to_a_version_that_is_not_loaded_leaves_what_serves_until_it_is(mode: str) -> None:
+    pinned = by(mode, pins={"medical": "medical-3"})
+    seen = told(adapters_file.content(select(versions(8), by(mode), KNOWN), by(mode)), replace(KNOWN, served={"medical": "medical-8"}))
+    first = select(versions(2, 3, 8), pinned, seen)
+    assert prefer(first, "medical") == ["medical-3", "medical-8", "medical-2"]  # the kept one may be loaded sooner than the wanted one
+    assert candidate(first) is None
+    text = adapters_file.content(first, pinned)
+    waiting = told(text, replace(KNOWN, served={"medical": "medical-3"}), loaded=frozenset([engine(8), engine(2)]))
+    assert adapters_file.content(select(versions(2, 3, 8), pinned, waiting), pinned) == text
+    there = told(text, replace(KNOWN, served={"medical": "medical-3"}), loaded=frozenset([engine(8), engine(3)]))
+    after = select(versions(2, 3, 8), pinned, there)
+    assert prefer(after, "medical") == ["medical-3", "medical-2"]
+    assert candidate(after) == (("medical-8", 0) if mode == MANUAL else None)
+
+
+def test_a_pin_to_a_version_that_is_not_loaded_keeps_serving_while_an_older_pin_has_its_own_candidate() -> None:
+    pinned = by(MANUAL, pins={"medical": "medical-3"})
+    before = by(MANUAL, pins={"medical": "medical-8"})
+    seen = told(adapters_file.content(select(versions(8, 9), before, SERVED), before), replace(KNOWN, served={"medical": "medical-8"}))
+    selection = select(versions(3, 8, 9), pinned, seen)
+    assert prefer(selection, "medical") == ["medical-3", "medical-8"]
+    assert candidate(selection) == ("medical-9", 0)
+
+
 def test_a_pin_to_nothing_leaves_a_canary_off_and_what_serves_served() -> None:
     selection = select(versions(7, 8), by(CANARY, pins={"medical": "medical-3"}), SERVED)
     assert prefer(selection, "medical") == ["medical-7"]

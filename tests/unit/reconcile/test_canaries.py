@@ -52,6 +52,7 @@ class Canary(World):
         if prometheus:
             self.ctx = replace(self.ctx, prometheus=self.prometheus)
         self.engines: list[str] = []
+        self.behind: dict[str, str] = {}
 
     async def begin(self, **alias: Any) -> None:
         await serving(self, replicas=2, adapters={"aliases": [{**CANARY, **alias}]})
@@ -67,15 +68,18 @@ class Canary(World):
 
     def load(self, *pods: str) -> None:
         for pod in pods or ("p1", "p2"):
-            self.agent(pod, *self.engines)
+            self.agent(pod, *self.engines, observed=self.behind.get(pod))
 
     async def go(self, seconds: float = 0) -> float | None:
         """Move time, then do a pass of the deployment and of its adapters, and let the agents read the file."""
         await self.clock.advance(seconds)
+        before = self.find("ConfigMap", "support-adapters")
         again = (await self.run("LLMDeployment", "support")).requeue_after_seconds
         for name in [key.name for key in self.cluster.objects if key.kind == "LoRAAdapter"]:
             await self.run("LoRAAdapter", name)
         self.load()
+        if before and before["data"] != self.get("ConfigMap", "support-adapters")["data"]:  # agents tell what they have read, and that wakes it
+            again = (await self.run("LLMDeployment", "support")).requeue_after_seconds
         return again
 
     def alias(self) -> dict[str, Any]:

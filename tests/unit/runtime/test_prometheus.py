@@ -103,16 +103,18 @@ async def client(stub: Stub, woken: Woken) -> AsyncIterator[Prometheus]:
 
 async def test_the_numbers_of_both_versions_come_from_one_query(stub: Stub, client: Prometheus) -> None:
     stub.body = vector(
-        sample("requests", "7", "900"),
-        sample("requests", "8", "99.6"),
-        sample("errors", "8", "2"),
+        sample("answered", "7", "900"),
+        sample("failed", "7", "0"),
+        sample("answered", "8", "97.6"),
+        sample("failed", "8", "2"),
+        sample("abandoned", "8", "7"),
         sample("ttft_sum", "7", "20"),
         sample("ttft_count", "7", "100"),
         sample("ttft_sum", "8", "5"),
         sample("ttft_count", "8", "20"),
     )
     seen = await client.observe(QUESTION)
-    assert (seen.candidate, seen.stable) == (Numbers(99.6, 2.0, 5.0, 20.0), Numbers(900.0, 0.0, 20.0, 100.0))
+    assert (seen.candidate, seen.stable) == (Numbers(99.6, 2.0, 5.0, 20.0, 7.0), Numbers(900.0, 0.0, 20.0, 100.0))
     assert seen.lasted_seconds == pytest.approx((datetime.now(UTC) - QUESTION.since).total_seconds(), abs=30)  # type: ignore[operator]
     assert (seen.candidate.ttft, seen.stable.ttft) == (0.25, 0.2)
     ((path, query),) = stub.requests
@@ -122,9 +124,17 @@ async def test_the_numbers_of_both_versions_come_from_one_query(stub: Stub, clie
 
 async def test_no_series_is_no_number_and_neither_are_nan_and_infinity(stub: Stub, client: Prometheus) -> None:
     assert numbers(await client.observe(QUESTION)) == (Numbers(), Numbers())
-    stub.body = vector(sample("requests", "8", "NaN"), sample("errors", "8", "+Inf"), sample("ttft_sum", "8", "NaN"), sample("requests", "7", "-Inf"))
+    stub.body = vector(sample("answered", "8", "NaN"), sample("failed", "8", "+Inf"), sample("ttft_sum", "8", "NaN"), sample("answered", "7", "-Inf"))
     assert numbers(await client.observe(QUESTION)) == (Numbers(), Numbers())
     assert Numbers(50.0, 0.0, 0.0, 0.0).ttft is None
+
+
+async def test_requests_whose_failures_nobody_tells_are_no_data_and_not_without_failures(stub: Stub, client: Prometheus) -> None:
+    stub.body = vector(sample("answered", "8", "100"), sample("answered", "7", "100"), sample("failed", "7", "0"))
+    seen = await client.observe(QUESTION)
+    assert (seen.candidate.requests, seen.stable.requests) == (None, 100.0)
+    stub.body = vector(sample("failed", "8", "3"))
+    assert (await client.observe(QUESTION)).candidate.requests is None
 
 
 @pytest.mark.parametrize(
@@ -138,8 +148,8 @@ async def test_no_series_is_no_number_and_neither_are_nan_and_infinity(stub: Stu
         (200, b'{"data": null}', "not Prometheus' API"),
         (200, b'{"data": {"result": 3}}', "not a vector"),
         (200, b'{"data": {"result": [{"metric": {}, "value": [1, "3"]}]}}', "not a vector"),
-        (200, b'{"data": {"result": [{"metric": {"what": "requests", "version": "8"}, "value": [1]}]}}', "not a vector"),
-        (200, b'{"data": {"result": [{"metric": {"what": "requests", "version": "8"}, "value": [1, "x"]}]}}', "not a vector"),
+        (200, b'{"data": {"result": [{"metric": {"what": "answered", "version": "8"}, "value": [1]}]}}', "not a vector"),
+        (200, b'{"data": {"result": [{"metric": {"what": "answered", "version": "8"}, "value": [1, "x"]}]}}', "not a vector"),
         (200, b'{"data": {"result": [3]}}', "not a vector"),
         (200, vector() + b"\xff\xfe", "not Prometheus' API"),
     ],
@@ -195,7 +205,7 @@ async def test_asking_never_waits_and_an_answer_wakes_the_resource(stub: Stub, c
     assert client.ask(KEY, QUESTION, 60) is None
     await stub.asked.wait()
     assert client.ask(KEY, QUESTION, 0) is None  # one request at a time
-    stub.body = vector(sample("requests", "8", "50"))
+    stub.body = vector(sample("answered", "8", "50"), sample("failed", "8", "0"))
     stub.free.set()
     await woken.next()
     assert woken.keys == [KEY]
@@ -203,7 +213,7 @@ async def test_asking_never_waits_and_an_answer_wakes_the_resource(stub: Stub, c
     assert answer
     assert answer.candidate.requests == 50
     assert len(stub.requests) == 1
-    stub.body = vector(sample("requests", "8", "51"))
+    stub.body = vector(sample("answered", "8", "51"), sample("failed", "8", "0"))
     assert client.ask(KEY, QUESTION, 0) == answer
     await woken.next()
     renewed = client.ask(KEY, QUESTION, 60)
@@ -255,18 +265,14 @@ def test_only_pods_of_this_deployment_are_counted() -> None:
 def test_the_query_asks_for_metrics_and_labels_that_the_guard_has() -> None:
     """The names are the guard's: one that it renames would be no data for ever, or no errors."""
     metrics = Metrics()
-    series = metrics.of(Target("medical", "medical--3f2a9c41d0e7"))
-    series.requests = 1
-    series.failed(503)
-    series.failed(404)
-    series.stream_failed()
-    series.first_token(0.1)
+    metrics.of(Target("medical", "medical--3f2a9c41d0e7")).first_token(0.1)
     text = metrics.render().decode()
     for name, _ in prometheus.METRICS.values():
         assert re.search(rf'^{name}{{[^}}]*alias="medical"', text, re.MULTILINE), name
-    name, (status,) = prometheus.METRICS[prometheus.ERRORS]
-    assert status == 'status!="4xx"'
-    assert set(re.findall(rf'^{name}{{[^}}]*status="(\w+)"', text, re.MULTILINE)) == {"4xx", "5xx", "stream"}
+    ended = re.findall(rf'^{prometheus.ENDED}{{(alias="medical"[^}}]*),outcome="(\w+)"}} 0$', text, re.MULTILINE)
+    assert {outcome for _, outcome in ended} == {"answered", "failed", "abandoned"}  # zeros too: a series that is not there is no data
+    (labels,) = {labels for labels, _ in ended}
+    assert re.search(rf"^{prometheus.STARTED}{{{re.escape(labels)}}} 1[0-9.]{{9,}}$", text, re.MULTILINE), "joined by the same labels, in seconds"
 
 
 def test_the_operator_loads_the_client_only_when_it_asks_and_never_pandas() -> None:
