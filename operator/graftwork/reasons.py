@@ -20,7 +20,7 @@ class Reason(StrEnum):
     NOT_SERVING = "NotServing"  # no pod answers
     PODS_STARTING = "PodsStarting"  # pods exist, none has become ready yet
     UNSCHEDULABLE = "Unschedulable"  # the scheduler found no node for a pod
-    PODS_REFUSED = "PodsRefused"  # the API server refuses to make pods: a quota, an admission policy
+    PODS_REFUSED = "PodsRefused"  # the API server refuses to make pods: a quota, an admission policy, a ServiceAccount that does not exist
     IMAGE_PULL_FAILED = "ImagePullFailed"  # the kubelet cannot get an image
     ENGINE_CRASHED = "EngineCrashed"  # vLLM ended; the message quotes its last error
     ADAPTERS_LOADED = "AdaptersLoaded"  # every adapter is listed by every ready engine
