@@ -47,6 +47,7 @@ class Reason(StrEnum):
     STORE_NOT_SHARED = "StoreNotShared"  # the store's claim can be mounted on one node only
     STORE_UNREACHABLE = "StoreUnreachable"  # the store does not answer; tried again
     STORE_DENIED = "StoreDenied"  # the store refused the credentials
+    STORE_SHARED = "StoreShared"  # several installations use one place in a store, so nobody's sweep removes anything
     SWEPT = "Swept"  # what nobody references was marked or removed
 
     # --- LoRAAdapter

@@ -56,6 +56,12 @@ class StoreNotConfigured(StoreError):
     reason = "StoreNotConfigured"
 
 
+class StoreShared(StoreError):
+    """Several installations use the store, and each would remove what it does not know."""
+
+    reason = "StoreShared"
+
+
 class SourceInvalid(StoreError):
     """A source is not a URI of a kind that is served."""
 
