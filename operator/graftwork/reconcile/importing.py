@@ -56,7 +56,7 @@ async def follow(key: Key, ctx: Context, obj: Object, adapter: LoRAAdapter) -> S
         return Step(await _pin(ctx, obj, adapter, found.result))
     if found.over and found.problem and not found.problem.needs_user:
         return await _again(ctx, obj, job, facts, found.problem)
-    expected = not (found.over or facts.suspended or _pods(ctx, key, job))
+    expected = not (found.over or facts.suspended or job["metadata"].get("deletionTimestamp") or _pods(ctx, key, job))
     return _without_pod(ctx, obj, job, found.problem) if expected else Step(obj, found.problem)
 
 
