@@ -20,7 +20,7 @@ class Reason(StrEnum):
     NOT_SERVING = "NotServing"  # no pod answers
     PODS_STARTING = "PodsStarting"  # pods exist, none has become ready yet
     UNSCHEDULABLE = "Unschedulable"  # the scheduler found no node for a pod
-    PODS_REFUSED = "PodsRefused"  # the API server refuses to make pods: a quota, an admission policy
+    PODS_REFUSED = "PodsRefused"  # the API server refuses to make pods: a quota, an admission policy, a ServiceAccount that does not exist
     IMAGE_PULL_FAILED = "ImagePullFailed"  # the kubelet cannot get an image
     ENGINE_CRASHED = "EngineCrashed"  # vLLM ended; the message quotes its last error
     ADAPTERS_LOADED = "AdaptersLoaded"  # every adapter is listed by every ready engine
@@ -47,6 +47,7 @@ class Reason(StrEnum):
     STORE_NOT_SHARED = "StoreNotShared"  # the store's claim can be mounted on one node only
     STORE_UNREACHABLE = "StoreUnreachable"  # the store does not answer; tried again
     STORE_DENIED = "StoreDenied"  # the store refused the credentials
+    STORE_SHARED = "StoreShared"  # several installations use one place in a store, so nobody's sweep removes anything
     SWEPT = "Swept"  # what nobody references was marked or removed
 
     # --- LoRAAdapter

@@ -113,7 +113,7 @@ async def test_pods_of_imports_and_sweeps_satisfy_the_restricted_standard(operat
 
 async def test_a_sweep_is_admitted_and_its_instructions_belong_to_its_job(operator: Operator) -> None:
     job = await operator.cluster.create(sweep.sweep_job(operator.namespace, 1, CONFIG))
-    document = sweep.instructions(operator.namespace, ["sha256:" + "a" * 64], 60)
+    document = sweep.instructions(operator.namespace, "mine", ["sha256:" + "a" * 64], 60)
     made = await operator.cluster.apply(sweep.sweep_config_map(job, document))
     assert made["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"]
     await SweepReconciler().reconcile(sweep_key(operator.namespace), await operator.context())

@@ -13,6 +13,8 @@ from typing import Any
 from graftwork_agent.refusal import Refusal
 
 _LIMIT_BYTES = 4 << 20
+MOST_RANK = 512
+"""The largest rank that vLLM can be started for."""
 # field, what vLLM 0.32 says of it when it is set
 _UNSUPPORTED_FIELDS = {
     "use_dora": "DoRA",
@@ -31,6 +33,7 @@ _NAME_LIMIT = 300
 _PATTERN_LIMIT = 300
 _PATTERN_REPEATS = 2
 _PATTERNS_LIMIT = 1024
+_NAMES_LIMIT_CHARACTERS = 256 << 10  # of a manifest's limit, a quarter
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class LoraConfig:
     rank: int
     rank_pattern: dict[str, int]
     fan_in_fan_out: bool
+    scale: float = 1.0
+    """What the values of lora_B are multiplied by, at most."""
     target_modules: tuple[str, ...] = ()
     base: str = ""
     base_revision: str = ""
@@ -65,6 +70,7 @@ def read_config(folder: Path) -> LoraConfig:
         if size > _LIMIT_BYTES:
             raise Refusal("ConfigInvalid", f"adapter_config.json: {size} bytes, the limit is {_LIMIT_BYTES}")
         raw = json.loads(path.read_bytes(), parse_constant=_no_constant)
+        json.dumps(raw, ensure_ascii=False).encode()  # half of a surrogate pair is in no text that is written anywhere
     except (OSError, ValueError, RecursionError) as error:
         raise Refusal("ConfigInvalid", f"adapter_config.json: cannot be read as JSON ({error})") from None
     if not isinstance(raw, dict):
@@ -73,10 +79,10 @@ def read_config(folder: Path) -> LoraConfig:
         raise Refusal("ConfigInvalid", f"adapter_config.json: peft_type {raw.get('peft_type')!r}, must be 'LORA'")
     _check_supported(raw)
     rank = _rank("r", raw.get("r"))
-    _alpha("lora_alpha", raw.get("lora_alpha"))
+    alphas = [_alpha("lora_alpha", raw.get("lora_alpha"))]
     for key, value in _mapping(raw, "alpha_pattern").items():
         _pattern("alpha_pattern", key)
-        _alpha(f"alpha_pattern[{key}]", value)
+        alphas.append(_alpha(f"alpha_pattern[{key}]", value))
     if not isinstance(raw.get("target_modules"), (str, list)) or not raw["target_modules"]:
         raise Refusal("ConfigInvalid", f"adapter_config.json: target_modules {raw.get('target_modules')!r}, must name at least one module")
     patterns = {_pattern("rank_pattern", key): _rank(f"rank_pattern[{key}]", value) for key, value in _mapping(raw, "rank_pattern").items()}
@@ -84,6 +90,7 @@ def read_config(folder: Path) -> LoraConfig:
         rank=rank,
         rank_pattern=patterns,
         fan_in_fan_out=bool(raw.get("fan_in_fan_out", False)),
+        scale=_scale(alphas, min([rank, *patterns.values()]), rank_stabilized=bool(raw.get("use_rslora"))),
         target_modules=_names(raw["target_modules"]),
         base=_text(raw.get("base_model_name_or_path")),
         base_revision=_text(raw.get("revision")),
@@ -120,14 +127,32 @@ def _mapping(raw: Mapping[str, Any], field: str) -> dict[str, Any]:
 
 def _rank(field: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise Refusal("ConfigInvalid", f"adapter_config.json: {field} is {value!r}, must be a whole number of at least 1")
+        raise Refusal("ConfigInvalid", f"adapter_config.json: {field} is {_quoted(value)}, must be a whole number of at least 1")
+    if value > MOST_RANK:
+        raise Refusal(
+            "RankTooHigh", f"adapter_config.json: {field} is {_quoted(value)}, and no engine takes more than {MOST_RANK}; train with a lower rank"
+        )
     return value
 
 
-def _alpha(field: str, value: Any) -> None:
+def _alpha(field: str, value: Any) -> float:
     # An infinite scale makes every weight infinite, and NaN in one answer spreads to the next ones through reused cache blocks.
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        raise Refusal("ConfigInvalid", f"adapter_config.json: {field} is {value!r}, must be a finite number")
+    try:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            return abs(float(value))
+    except OverflowError:  # a whole number that is larger than every float
+        pass
+    raise Refusal("ConfigInvalid", f"adapter_config.json: {field} is {_quoted(value)}, must be a finite number")
+
+
+def _scale(alphas: list[float], rank: int, *, rank_stabilized: bool) -> float:
+    """Return the largest alpha by the smallest rank: at least what any module is scaled by, whichever patterns are its own."""
+    return max(alphas) / (math.sqrt(rank) if rank_stabilized else rank)
+
+
+def _quoted(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _NAME_LIMIT else f"{text[:_NAME_LIMIT]}…"
 
 
 def _pattern(field: str, pattern: str) -> str:
@@ -147,8 +172,14 @@ def _pattern(field: str, pattern: str) -> str:
     return pattern
 
 
-def _names(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(sorted({str(name) for name in value}))
+def _names(value: str | list[Any]) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    if not all(isinstance(name, str) for name in names):
+        raise Refusal("ConfigInvalid", f"adapter_config.json: target_modules {_quoted(value)}, must be names of modules")
+    length = sum(len(name) for name in names)
+    if length > _NAMES_LIMIT_CHARACTERS:
+        raise Refusal("Unsupported", f"adapter_config.json: target_modules has {length} characters, the limit is {_NAMES_LIMIT_CHARACTERS}")
+    return tuple(sorted(set(names)))
 
 
 def _text(value: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from graftwork_store.errors import printable
+
 # Reasons that no retry of the same bytes can change (contracts, section 9).
 FINAL_REASONS = frozenset(
     {
@@ -22,6 +24,6 @@ class Refusal(Exception):  # noqa: N818 - it is a verdict
     """Why an adapter is refused; the message has the numbers."""
 
     def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
         self.reason = reason
-        self.message = message
+        self.message = printable(message)
+        super().__init__(self.message)

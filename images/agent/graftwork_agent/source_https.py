@@ -25,6 +25,10 @@ _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=60.0)
 _WEB_PAGES = ("text/html", "application/xhtml+xml")
 
 
+class _Forbidden(SourceDenied):
+    """HTTP 403, which servers that list no folders to a reader also answer for what is not there (S3 does)."""
+
+
 @dataclass
 class _Session:
     """What every request of one download needs. `left` is how many bytes may still come."""
@@ -98,6 +102,9 @@ async def _folder(session: _Session, url: URL, to: Path) -> None:
                 raise
             pickles = [_PICKLE] if await _there(session, url / _PICKLE) else []
             check_names(str(url), [*(other for other in REQUIRED_FILES if other != name), *pickles])
+        except _Forbidden:  # the required ones come first: where they came with the same credentials, this one is not there
+            if name in REQUIRED_FILES:
+                raise
 
 
 async def _there(session: _Session, url: URL) -> bool:
@@ -188,7 +195,7 @@ def _checked(session: _Session, url: URL, answer: aiohttp.ClientResponse) -> aio
     error: StoreError | None = None
     if answer.status in (401, 403):
         given = "AUTHORIZATION of credentialsSecret was sent" if session.authorization else "credentialsSecret has no key AUTHORIZATION"
-        error = SourceDenied(
+        error = (_Forbidden if answer.status == 403 else SourceDenied)(
             f"{url}: refused (HTTP {answer.status}; {given}); set key AUTHORIZATION of credentialsSecret to the whole value of the header, "
             "for example 'Bearer <token>'"
         )

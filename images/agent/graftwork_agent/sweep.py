@@ -22,9 +22,10 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Instructions:
-    """A namespace, the digests that are referenced in it, and how long what is not may still lie there."""
+    """A namespace, whose it is, the digests that are referenced in it, and how long what is not may still lie there."""
 
     namespace: str
+    installation: str
     keep: tuple[str, ...]
     retain_seconds: int
 
@@ -35,9 +36,9 @@ class Instructions:
             raw = json.loads(path.read_bytes())
             if raw["apiVersion"] != API_VERSION:
                 raise ValueError(f"apiVersion {raw['apiVersion']!r} is not {API_VERSION!r}")
-            namespace, keep, retain = raw["namespace"], raw["keep"], raw["retainSeconds"]
-            if not isinstance(namespace, str) or not isinstance(keep, list):
-                raise TypeError("namespace must be a string and keep a list")
+            namespace, installation, keep, retain = raw["namespace"], raw["installation"], raw["keep"], raw["retainSeconds"]
+            if not isinstance(namespace, str) or not isinstance(installation, str) or not isinstance(keep, list):
+                raise TypeError("namespace and installation must be strings and keep a list")
             wrong = [digest for digest in keep if not isinstance(digest, str) or not _DIGEST.fullmatch(digest)]
             if wrong:
                 raise ValueError(f"keep has {wrong[0]!r}, must be sha256:<64 hex>")
@@ -45,15 +46,18 @@ class Instructions:
                 raise ValueError(f"retainSeconds is {retain!r}, must be a whole number that is not negative")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Refusal("InvalidSpec", f"{path}: {type(error).__name__}: {error}; see docs/design/schemas/sweep.schema.json") from None
-        return cls(namespace, tuple(keep), retain)
+        return cls(namespace, installation, tuple(keep), retain)
 
 
 def run(instructions: Path, env: Mapping[str, str] | None = None) -> int:
-    """Sweep and return the exit code; the termination message has the numbers."""
+    """Sweep and return the exit code; the termination message has the numbers.
+
+    The list grows while it runs, so it is read again before each removal.
+    """
     env = os.environ if env is None else env
     try:
         wanted = Instructions.read(instructions)
-        done = Store.from_env(env).sweep(wanted.namespace, wanted.keep, wanted.retain_seconds)
+        done = Store.from_env(env).sweep(wanted.namespace, wanted.installation, lambda: Instructions.read(instructions).keep, wanted.retain_seconds)
     except (Refusal, StoreError) as error:
         reason = "InvalidSpec" if error.reason == "SourceInvalid" else error.reason
         result = results.build("Failed", reason, error.message, api_version=results.SWEEP_API_VERSION)

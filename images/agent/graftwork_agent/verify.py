@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,10 @@ _SUFFIXES = {
     ".lora_embedding_A": ("A", True),
     ".lora_embedding_B": ("B", True),
 }
+# The largest number of float16, the narrowest range that engines compute in. The values of lora_B are converted to the engine's type and scaled
+# when they are loaded; in adapters that do anything useful they are far below 10. An engine of bfloat16 could take more, but whoever serves an
+# adapter of another tenant should not have to know.
+LARGEST = 65504.0
 _PICKLE, _PICKLE_ZIP = b"\x80", b"PK\x03\x04"  # how files of torch.save begin, before and since version 1.6
 _PACKED_SUFFIXES = (".qweight", ".weight_packed")
 _PACKED_DTYPES = ("U8", "I8", "I32", "U32")
@@ -70,11 +76,9 @@ def verify(folder: Path, expected: Expected) -> None:
     """Check a downloaded adapter in full; raises Refusal. Reading it whole also leaves it in the page cache, so that the load is short."""
     _check_files(folder, expected)
     check_base(expected)
-    config = read_config(folder)
+    config = _config(folder)
     check_rank(config.max_rank, expected, "adapter_config.json")
-    header = _read_header(folder)
-    _check_tensors(header, config, expected.base)
-    _check_finite(folder, header)
+    _check_weights(folder, config, expected.base)
 
 
 def verify_alone(folder: Path, digest: str = "") -> LoraConfig:
@@ -89,11 +93,32 @@ def verify_alone(folder: Path, digest: str = "") -> LoraConfig:
         raise Refusal(error.reason, error.message) from None
     if digest and found != digest:
         raise Refusal("DigestMismatch", f"the files have digest {found}, spec.digest is {digest}; correct it, or the source that it is of")
-    config = read_config(folder)
-    header = _read_header(folder)
-    _check_tensors(header, config, None)
-    _check_finite(folder, header)
+    config = _config(folder)
+    _check_weights(folder, config, None)
     return config
+
+
+@contextlib.contextmanager
+def _judging(reason: str, what: str) -> Iterator[None]:
+    """Refuse what nobody foresaw: the same bytes would be as wrong the next time. A disk or a memory that failed says nothing about them."""
+    try:
+        yield
+    except (Refusal, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise Refusal(reason, f"{what}: cannot be checked ({type(error).__name__}: {error}); publish the adapter again") from error
+
+
+def _config(folder: Path) -> LoraConfig:
+    with _judging("ConfigInvalid", "adapter_config.json"):
+        return read_config(folder)
+
+
+def _check_weights(folder: Path, config: LoraConfig, base: BaseModel | None) -> None:
+    with _judging("TensorMismatch", WEIGHTS_FILE):
+        header = _read_header(folder)
+        _check_tensors(header, config, base)
+        _check_finite(folder, header, config.scale)
 
 
 def _read_header(folder: Path) -> Header:
@@ -111,11 +136,22 @@ def _read_header(folder: Path) -> Header:
         raise Refusal("TensorMismatch", f"{error}; publish the adapter again") from None
 
 
-def _check_finite(folder: Path, header: Header) -> None:
-    bad = not_finite(folder / WEIGHTS_FILE, header.tensors)
-    if bad:
-        name, count, first = bad
-        raise Refusal("NotFinite", f"{name}: {count} of {header.tensors[name].count} values are NaN or infinite, the first at index {first}")
+def _check_finite(folder: Path, header: Header, scale: float) -> None:
+    path, tensors = folder / WEIGHTS_FILE, header.tensors
+    limits = {name: LARGEST / max(scale, 1.0) for name in tensors if _parse_name(name).half == "B"}
+    found = not_finite(path, tensors, limits)
+    if not found:
+        return
+    name, count, first = found
+    infinite = not_finite(path, {name: tensors[name]})
+    if infinite:
+        _, count, first = infinite
+        raise Refusal("NotFinite", f"{name}: {count} of {tensors[name].count} values are NaN or infinite, the first at index {first}")
+    raise Refusal(
+        "NotFinite",
+        f"{name}: {count} of {tensors[name].count} values are above {LARGEST:.0f}, the largest of float16, when lora_alpha and r scale them by up to "
+        f"{max(scale, 1.0):g}, the first at index {first}; train with a lower alpha",
+    )
 
 
 def _check_files(folder: Path, expected: Expected) -> None:

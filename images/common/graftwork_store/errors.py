@@ -16,6 +16,15 @@ _NO_BUCKET = "NoSuchBucket"
 _CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
 
 
+_MESSAGE_LIMIT = 2000
+
+
+def printable(message: str) -> str:
+    """Return a message as every reader can have it: what it quotes of a file can be of any length, and be no UTF-8 (half of a surrogate pair)."""
+    text = message if len(message) <= _MESSAGE_LIMIT else f"{message[:_MESSAGE_LIMIT]}…"
+    return text.encode("utf-8", "replace").decode()
+
+
 class StoreError(Exception):
     """Something about the store, a source or an adapter's files is not as it must be."""
 
@@ -23,8 +32,8 @@ class StoreError(Exception):
     transient = False
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = printable(message)
+        super().__init__(self.message)
 
 
 class StoreUnreachable(StoreError):
@@ -45,6 +54,12 @@ class StoreNotConfigured(StoreError):
     """GRAFTWORK_STORE_URL is missing or not of a kind that is served."""
 
     reason = "StoreNotConfigured"
+
+
+class StoreShared(StoreError):
+    """Several installations use the store, and each would remove what it does not know."""
+
+    reason = "StoreShared"
 
 
 class SourceInvalid(StoreError):

@@ -90,7 +90,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ModelInvalid(f"{folder}: no config.json; only models in Hugging Face layout are served") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelInvalid(f"{path}: cannot be read ({error}); download the model again") from None
     if not isinstance(config, dict):
         raise ModelInvalid(f"{path}: must be a JSON object; download the model again")
@@ -104,7 +104,7 @@ def _check_shards(folder: Path, present: set[str]) -> None:
         shards = set(json.loads(path.read_bytes())["weight_map"].values())
     except FileNotFoundError:
         return
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelInvalid(f"{path}: cannot be read ({type(error).__name__}: {error}); download the model again") from None
     missing = sorted(str(shard) for shard in shards - present)
     if missing:

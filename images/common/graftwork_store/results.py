@@ -30,6 +30,7 @@ _CONFIG_REASONS = frozenset(
         "SourceDenied",
         "ModelInvalid",
         "StoreNotConfigured",
+        "StoreShared",
         "ConfigInvalid",
         "Unsupported",
         "BaseMismatch",

@@ -78,9 +78,9 @@ class Store:
         # A sweep removed it as long unreferenced between two calls of ours.
         return self._publish(source, folder, entries, lambda: manifests.build(alias, entries, fields))
 
-    def sweep(self, namespace: str, keep: Iterable[str], retain_seconds: int) -> Swept:
+    def sweep(self, namespace: str, installation: str, keep: Callable[[], Iterable[str]], retain_seconds: int) -> Swept:
         """Remove from a namespace what no digest of `keep` refers to and was seen so for `retain_seconds`; see `sweeping.sweep`."""
-        return sweep(self._client, namespace, keep, retain_seconds)
+        return sweep(self._client, namespace, installation, keep, retain_seconds)
 
     def read_manifest(self, uri: str) -> Manifest:
         """Read and check the manifest of `store://...`; SourceNotFound when nothing was published there."""

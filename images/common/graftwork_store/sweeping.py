@@ -2,13 +2,16 @@
 
 A folder is named by the first 12 hex digits of its digest, so what is kept is known without reading a manifest. Each step leaves the store in a
 state from which a later sweep goes on: removal begins with the manifest, by which the folder stops to exist for every reader.
+
+What is referenced is known to one installation only. So each leaves its name in the store before it sweeps, and where another's name lies, nothing
+is removed: not by the one, not by the other.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -16,13 +19,15 @@ from enum import Enum
 import obstore
 
 from graftwork_store.clients import ObjectStore
-from graftwork_store.errors import SourceInvalid, translated
+from graftwork_store.errors import SourceInvalid, StoreShared, translated
 from graftwork_store.manifest import MANIFEST_FILE
 
 MARK_FILE = "unreferenced.json"
 MARK_LIMIT_BYTES = 4096
+INSTALLATIONS = "installations"
 UNFINISHED_SECONDS = 3600
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_INSTALLATION = re.compile(r"[a-z0-9][-a-z0-9.]{0,249}")
 _FOLDER = re.compile(r"adapters/[^/]+/[^/]+/([0-9a-f]{12})")
 
 
@@ -74,21 +79,30 @@ def decide(folder: Folder, keep: frozenset[str], retain: timedelta, now: datetim
     return Step.REMOVE if now - folder.since > retain else Step.WAIT
 
 
-def sweep(client: ObjectStore, namespace: str, keep: Iterable[str], retain_seconds: int, now: datetime | None = None) -> Swept:
-    """Sweep `adapters/<namespace>/`; `keep` has the digests that are referenced.
+def sweep(
+    client: ObjectStore, namespace: str, installation: str, keep: Callable[[], Iterable[str]], retain_seconds: int, *, now: datetime | None = None
+) -> Swept:
+    """Sweep `adapters/<namespace>/` for an installation; `keep` tells the digests that are referenced, and is asked again before each removal.
 
     Raises:
+        StoreShared: another installation uses this store, too; nothing was changed.
         StoreError: the store did not answer or refused; what was done is done, and the next sweep goes on.
     """
     if not _NAMESPACE.fullmatch(namespace):
         raise SourceInvalid(f"namespace {namespace!r}: must be a name of a Kubernetes namespace")
+    if not _INSTALLATION.fullmatch(installation):
+        raise SourceInvalid(f"installation {installation!r}: must be {_INSTALLATION.pattern}")
     now = now or datetime.now(UTC)
     retain = timedelta(seconds=retain_seconds)
-    wanted = frozenset(digest.removeprefix("sha256:")[:12] for digest in keep)
+    wanted = _short(keep())
     done = Swept()
     with translated(f"adapters/{namespace}"):
+        _sign(client, installation, now)
         for folder in _folders(client, namespace):
             step = decide(folder, wanted, retain, now)
+            if step is Step.REMOVE:
+                wanted = _short(keep())
+                step = decide(folder, wanted, retain, now)
             if step is Step.REMOVE and not _remove(client, folder):
                 step = Step.WAIT
             if step is Step.UNMARK:
@@ -97,6 +111,24 @@ def sweep(client: ObjectStore, namespace: str, keep: Iterable[str], retain_secon
                 _mark(client, folder, now)
             _count(done, step, folder)
     return done
+
+
+def _short(digests: Iterable[str]) -> frozenset[str]:
+    return frozenset(digest.removeprefix("sha256:")[:12] for digest in digests)
+
+
+def _sign(client: ObjectStore, installation: str, now: datetime) -> None:
+    """Leave the installation's name in the store, then look for others: of two that come at the same time, at least one sees both."""
+    path = f"{INSTALLATIONS}/{installation}"
+    if not _exists(client, path):
+        obstore.put(client, path, _since_text(now), use_multipart=False)
+    others = sorted(item["path"] for page in obstore.list(client, INSTALLATIONS) for item in page if item["path"] != path)
+    if others:
+        raise StoreShared(
+            f"the store has the names of {len(others) + 1} installations ({path} is this one, {others[0]} another): each knows only its own adapters "
+            "and would remove those of the others, so none removes anything; give each cluster and operator a prefix of its own in store.url, or "
+            f"delete the object {others[0]} if that installation is gone"
+        )
 
 
 def _count(done: Swept, step: Step, folder: Folder) -> None:
@@ -139,12 +171,15 @@ def _since(client: ObjectStore, folder: str) -> datetime | None:
 
 
 def _mark(client: ObjectStore, folder: Folder, now: datetime) -> None:
-    text = json.dumps({"since": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")})
-    obstore.put(client, f"{folder.path}/{MARK_FILE}", text.encode(), use_multipart=False)
+    obstore.put(client, f"{folder.path}/{MARK_FILE}", _since_text(now), use_multipart=False)
+
+
+def _since_text(now: datetime) -> bytes:
+    return json.dumps({"since": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")}).encode()
 
 
 def _remove(client: ObjectStore, folder: Folder) -> bool:
-    """Remove a folder: manifest, mark, the rest; returns False when a publish of the same digest came in between.
+    """Remove a folder: its manifest if it was listed with one, mark, the rest; returns False when a publish of the same digest came in between.
 
     A publisher takes the mark away before its manifest appears. So a mark that is gone, or a manifest that is back, means that the folder is
     wanted again. Stores have no transactions: a publish that comes whole between this look and the next call loses what that call deletes;
@@ -152,8 +187,10 @@ def _remove(client: ObjectStore, folder: Folder) -> bool:
     """
     if folder.marked and _since(client, folder.path) != folder.since:
         return False
-    _delete(client, f"{folder.path}/{MANIFEST_FILE}")
-    _delete(client, f"{folder.path}/{MARK_FILE}")
+    if MANIFEST_FILE in folder.files:
+        _delete(client, f"{folder.path}/{MANIFEST_FILE}")
+    if folder.marked:
+        _delete(client, f"{folder.path}/{MARK_FILE}")
     for name in sorted(folder.files.keys() - {MANIFEST_FILE, MARK_FILE}):
         if _exists(client, f"{folder.path}/{MANIFEST_FILE}"):
             return False

@@ -36,6 +36,11 @@ DTYPE_BITS = {
 }
 
 
+_NUMBER_LIMIT = 2**63  # beyond it nothing can be addressed, and products of such numbers would grow without end
+_DIMENSIONS_LIMIT = 64
+_SHOWN = 100
+
+
 class HeaderError(ValueError):
     """A file is not a safetensors file; the message says what is wrong with it."""
 
@@ -94,29 +99,49 @@ def _read(file: BinaryIO, name: str, size: int, limit: int) -> Header:
         text += more
     try:
         fields = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HeaderError(f"{name}: the header is not JSON ({error})") from None
     if not isinstance(fields, dict):
         raise HeaderError(f"{name}: the header is not a JSON object")
     start = 8 + length
-    tensors = {key: _tensor(name, key, value, start, size) for key, value in fields.items() if key != "__metadata__"}
+    tensors = {key: _tensor(f"{name}: {_shown(key)}", value, start, size) for key, value in fields.items() if key != "__metadata__"}
+    _check_layout(name, tensors, start, size)
     return Header(hashlib.sha256(length_bytes + text).hexdigest(), start, tensors)
 
 
-def _tensor(name: str, key: str, value: Any, data_start: int, size: int) -> Tensor:
+def _tensor(what: str, value: Any, data_start: int, size: int) -> Tensor:
     try:
         dtype, shape, (begin, end) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
     except (KeyError, TypeError, ValueError):
-        raise HeaderError(f"{name}: {key}: the header entry lacks dtype, shape or data_offsets") from None
+        raise HeaderError(f"{what}: the header entry lacks dtype, shape or data_offsets") from None
+    if not isinstance(dtype, str) or len(dtype) > _SHOWN:
+        raise HeaderError(f"{what}: the dtype is no name of one")
+    if len(shape) > _DIMENSIONS_LIMIT:
+        raise HeaderError(f"{what}: {len(shape)} dimensions, the limit is {_DIMENSIONS_LIMIT}")
     numbers = (*shape, begin, end)
-    if any(not isinstance(number, int) or isinstance(number, bool) or number < 0 for number in numbers):
-        raise HeaderError(f"{name}: {key}: shape and offsets must be whole numbers that are not negative")
-    tensor = Tensor(str(dtype), shape, data_start + begin, data_start + end)
+    if any(not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < _NUMBER_LIMIT for number in numbers):
+        raise HeaderError(f"{what}: shape and offsets must be whole numbers that are not negative, and below 2^63")
+    tensor = Tensor(dtype, shape, data_start + begin, data_start + end)
     if begin > end or tensor.end > size:
-        raise HeaderError(f"{name}: {key}: data at {tensor.start}..{tensor.end} in a file of {size} bytes; the file is cut off")
+        raise HeaderError(f"{what}: data at {tensor.start}..{tensor.end} in a file of {size} bytes; the file is cut off")
     bits = DTYPE_BITS.get(tensor.dtype)
     if bits is not None and tensor.count * bits != (end - begin) * 8:
-        raise HeaderError(
-            f"{name}: {key}: {tensor.dtype} of shape {list(shape)} needs {tensor.count * bits // 8} bytes, the header gives it {end - begin}"
-        )
+        raise HeaderError(f"{what}: {tensor.dtype} of shape {list(shape)} needs {tensor.count * bits // 8} bytes, the header gives it {end - begin}")
     return tensor
+
+
+def _check_layout(name: str, tensors: dict[str, Tensor], data_start: int, size: int) -> None:
+    """Refuse data that the tensors do not fill one after another, as the library safetensors does: what lies between them is nobody's."""
+    position = data_start
+    for key, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
+        if tensor.start != position:
+            what = "overlaps the one before it" if tensor.start < position else "leaves a hole before it"
+            raise HeaderError(f"{name}: {_shown(key)}: starts at {tensor.start}, which {what} ({position}); it is not a safetensors file")
+        position = tensor.end
+    if position != size:
+        raise HeaderError(f"{name}: the tensors end at {position} in a file of {size} bytes; nothing may follow them")
+
+
+def _shown(key: str) -> str:
+    """Return a tensor's name as a message can have it."""
+    return key if len(key) <= _SHOWN else f"{key[:_SHOWN]}…"

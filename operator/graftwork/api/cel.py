@@ -48,14 +48,14 @@ ADAPTER_SOURCE = quoting(
         f"self.matches('{pattern}')"
         for pattern in (
             "^store://[a-z0-9][-a-z0-9]*/[a-z0-9][-a-z0-9]*/[0-9a-f]{12}$",
-            r"^s3://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^/\\s]+)+/?$",
-            r"^hf://[A-Za-z0-9][-A-Za-z0-9_.]*/[A-Za-z0-9][-A-Za-z0-9_.]*(/[^/@\\s]+)*(@[^@\\s]+)?$",
-            r"^https://[A-Za-z0-9][-A-Za-z0-9.]*(:[0-9]+)?/([^?#@\\s]*/)?([^/?#@\\s]+[.](tar[.]gz|tgz|tar|zip))?$",
+            r"^s3://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^/$\\s]+)+/?$",
+            r"^hf://[A-Za-z0-9][-A-Za-z0-9_.]*/[A-Za-z0-9][-A-Za-z0-9_.]*(/[^/@$\\s]+)*(@[^@$\\s]+)?$",
+            r"^https://[A-Za-z0-9][-A-Za-z0-9.]*(:[0-9]+)?/([^?#@$\\s]*/)?([^/?#@$\\s]+[.](tar[.]gz|tgz|tar|zip))?$",
         )
     ),
     "a source is store://<namespace>/<alias>/<first 12 hex digits of the digest>, s3://<bucket>/<prefix>, "
     "hf://<owner>/<repository>[/<folder>][@<revision>], https://<host>/<folder>/ (with the slash at its end) or "
-    "https://<host>/<archive>.tar.gz, .tgz, .tar or .zip, without credentials or a query in it",
+    "https://<host>/<archive>.tar.gz, .tgz, .tar or .zip, without credentials or a query in it, and without $",
 )
 """Where an adapter may come from: the store, or a place that it is imported from."""
 

@@ -31,9 +31,9 @@ class Kind:
         return "" if self.ours else f"{names.LABEL_MANAGED_BY}={names.MANAGER}"
 
     def path(self, namespace: str | None, name: str | None = None, subresource: str = "") -> str:
-        """Return the URL path of one object, or of the collection (in all namespaces where namespace is None)."""
+        """Return the URL path of one object, or of the collection (in all namespaces where namespace is None, in none where it is empty)."""
         parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
-        if namespace is not None:
+        if namespace:
             parts += ["namespaces", namespace]
         parts.append(self.plural)
         parts += [part for part in (name, subresource) if part]
@@ -70,6 +70,7 @@ _ALL = (
     Kind("Job", "batch", "v1", "jobs", watched=True, create_once=True),
     Kind("Pod", "", "v1", "pods", watched=True),
     Kind("PersistentVolumeClaim", "", "v1", "persistentvolumeclaims", create_once=True),
+    Kind("Namespace", "", "v1", "namespaces", create_once=True),
     Kind("Event", "events.k8s.io", "v1", "events"),
     Kind("Lease", "coordination.k8s.io", "v1", "leases"),
 )

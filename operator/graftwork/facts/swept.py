@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graftwork import contracts
 from graftwork.facts.text import clip, last_line
+from graftwork.reasons import Reason
 
 
 def waiting(message: str) -> int | None:
@@ -13,6 +14,15 @@ def waiting(message: str) -> int | None:
     except contracts.ContractError:
         return None
     return found if isinstance(found, int) else None
+
+
+def reason(message: str) -> Reason | None:
+    """Return the reason that a sweep gives, if it is one of the closed list."""
+    try:
+        found = contracts.parse(contracts.SWEEP_RESULT, message.encode()).get("reason")
+    except contracts.ContractError:
+        return None
+    return Reason(found) if isinstance(found, str) and found in Reason.__members__.values() else None
 
 
 def words(message: str) -> str:

@@ -69,9 +69,18 @@ def _from_adapter(adapter: Object, change: Change, mirror: MirrorApi) -> Iterato
     if not _says_more_than_status(change) and not _imported(change):
         return  # nobody decides anything by the rest of an adapter's status
     yield sweep_key(namespace)
+    yield from _borrowed(adapter, mirror)
     yield from (key_of(deployment) for deployment in mirror.list(LLM_DEPLOYMENT, namespace))
     alias = (adapter.get("spec") or {}).get("alias")
     yield from (key_of(other) for other in mirror.list(LORA_ADAPTER, namespace) if (other.get("spec") or {}).get("alias") == alias)
+
+
+def _borrowed(adapter: Object, mirror: MirrorApi) -> Iterator[Key]:
+    """Yield the sweep of another namespace whose files the adapter names, if that one has a sweep."""
+    source = str((adapter.get("spec") or {}).get("source") or "")
+    namespace = source.removeprefix(names.STORE_SCHEME).partition("/")[0] if source.startswith(names.STORE_SCHEME) else ""
+    if namespace and (mirror.list(LORA_ADAPTER, namespace) or mirror.list("Job", namespace, {names.LABEL_SWEEP: "true"})):
+        yield sweep_key(namespace)
 
 
 def _from_deployment(deployment: Object, mirror: MirrorApi) -> Iterator[Key]:

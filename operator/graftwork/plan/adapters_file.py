@@ -83,6 +83,15 @@ def required(config_map: dict[str, Any] | None) -> dict[str, bool]:
         return {}
 
 
+def digests(config_map: dict[str, Any] | None) -> frozenset[tuple[str, str]]:
+    """Return source and digest of all that a ConfigMap lists that was written before; nothing if there is none or somebody spoiled it."""
+    try:
+        data = json.loads(((config_map or {}).get("data") or {}).get(names.ADAPTERS_KEY) or "{}")
+        return frozenset((str(item["source"]), str(item["digest"])) for item in data.get("adapters", []))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return frozenset()
+
+
 def routes(config_map: dict[str, Any] | None) -> dict[str, Route]:
     """Return the route of each alias in a ConfigMap that was written before; nothing if there is none or somebody spoiled it."""
     try:

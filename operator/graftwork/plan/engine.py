@@ -6,7 +6,7 @@ from graftwork import names
 from graftwork.api import LLMDeployment
 from graftwork.api.llmdeployment import Engine
 from graftwork.facts.problem import Problem
-from graftwork.plan import capacity
+from graftwork.plan import capacity, pods
 from graftwork.reasons import Reason
 
 BIN, RUN, MODEL, HOME = "/graftwork/bin", "/graftwork/run", "/models/base", "/home/graftwork"
@@ -250,7 +250,7 @@ def environment(deployment: LLMDeployment) -> list[dict[str, str]]:
         own["VLLM_CPU_KVCACHE_SPACE"] = "1"
         own["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin while they wait take the cores from whoever shares the node
     own.update({variable.name: variable.value for variable in spec.engine.env})
-    return [{"name": name, "value": value} if value else {"name": name} for name, value in own.items()]
+    return [pods.env(name, value) for name, value in own.items()]
 
 
 def container_port(deployment: LLMDeployment) -> int:

@@ -85,16 +85,11 @@ def _download(adapter: LoRAAdapter, config: Config) -> Manifest:
         config.images.agent,
         config,
         command=["graftwork-agent"],
-        args=["download", "--kind", "adapter", "--source", _literal(spec.source), "--to", FILES, "--facts", FACTS],
+        args=["download", "--kind", "adapter", "--source", spec.source, "--to", FILES, "--facts", FACTS],
         env=[pods.env("HOME", SCRATCH), *_source_env(adapter, config)],
         resources=pods.small("256Mi"),
         volumeMounts=mounts,
     )
-
-
-def _literal(text: str) -> str:
-    """Return what Kubernetes makes the text of: it would replace $(NAME) by the value of a variable, such as a key."""
-    return text.replace("$(", "$$(")
 
 
 def _source_env(adapter: LoRAAdapter, config: Config) -> list[Manifest]:
@@ -128,7 +123,7 @@ def _import(adapter: LoRAAdapter, config: Config) -> Manifest:
         args=["import"],
         env=[
             pods.env("HOME", SCRATCH),
-            pods.env("GRAFTWORK_IMPORT", _literal(document)),
+            pods.env("GRAFTWORK_IMPORT", document),
             *pods.store_env(config),
         ],
         resources=pods.small("256Mi"),

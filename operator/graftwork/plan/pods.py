@@ -27,12 +27,13 @@ def pod_security() -> Manifest:
 
 
 def container(name: str, image: str, config: Config, **fields: Any) -> Manifest:
-    """Return a container with what all of ours have; `fields` that are empty are left out."""
+    """Return a container with what all of ours have; `fields` that are empty are left out, and `args` are taken literally."""
     manifest = {
         "name": name,
         "image": image,
         "imagePullPolicy": config.image_pull_policy,
         **fields,
+        "args": [literal(argument) for argument in fields.get("args", ())],
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
@@ -41,7 +42,17 @@ def container(name: str, image: str, config: Config, **fields: Any) -> Manifest:
 
 def env(name: str, value: str) -> Manifest:
     """Return an environment variable with a literal value."""
-    return {"name": name, "value": value} if value else {"name": name}
+    return {"name": name, "value": literal(value)} if value else {"name": name}
+
+
+def literal(text: str) -> str:
+    """Return what Kubernetes makes the text of: in arguments and variables it replaces $(NAME) by a variable's value, such as a key, and $$ by $."""
+    return text.replace("$", "$$")
+
+
+def meant(text: str) -> str:
+    """Return the text of which `literal` made this."""
+    return text.replace("$$", "$")
 
 
 def field_env(name: str, path: str) -> Manifest:

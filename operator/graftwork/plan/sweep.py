@@ -10,7 +10,7 @@ from typing import Any
 
 from graftwork import names
 from graftwork.api.common import PodSettings
-from graftwork.config import Config
+from graftwork.config import Config, LeaseConfig
 from graftwork.plan import pods
 from graftwork.plan.importing import failure_rules
 from graftwork.plan.pods import Manifest
@@ -66,9 +66,14 @@ def _pause(keep: frozenset[str], last: Last, retain_seconds: int) -> timedelta |
     return PERIOD if keep or last.waiting is None else None
 
 
-def instructions(namespace: str, keep: Iterable[str], retain_seconds: int) -> dict[str, Any]:
-    """Return what the sweep reads."""
-    return {"apiVersion": API_VERSION, "namespace": namespace, "keep": sorted(keep), "retainSeconds": retain_seconds}
+def installation(lease: LeaseConfig, namespace_uid: str) -> str:
+    """Return who we are to others that use the same store: the same after a new installation in this namespace, another in any other cluster."""
+    return f"{lease.namespace}.{lease.name}.{namespace_uid}"
+
+
+def instructions(namespace: str, owner: str, keep: Iterable[str], retain_seconds: int) -> dict[str, Any]:
+    """Return what the sweep reads; `owner` is our `installation`."""
+    return {"apiVersion": API_VERSION, "namespace": namespace, "installation": owner, "keep": sorted(keep), "retainSeconds": retain_seconds}
 
 
 def kept(config_map: Manifest | None) -> frozenset[str]:

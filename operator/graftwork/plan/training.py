@@ -142,7 +142,7 @@ def _trainer(job: FineTuneJob, inputs: Inputs, run: int, config: Config) -> Mani
         command=["graftwork-trainer"],
         ports=[{"name": "progress", "containerPort": names.PORT_TRAINER, "protocol": "TCP"}],
         env=[
-            pods.env("GRAFTWORK_RUN", document.replace("$(", "$$(")),  # Kubernetes would replace $(NAME) by a variable
+            pods.env("GRAFTWORK_RUN", document),
             pods.env("HF_HUB_OFFLINE", "1"),
             pods.env("DO_NOT_TRACK", "1"),
             pods.env("HOME", HOME),

@@ -14,6 +14,7 @@ from graftwork.facts.pods import Pod
 from graftwork.facts.problem import Problem
 from graftwork.facts.result import Result as RunResult
 from graftwork.plan import publish, training
+from graftwork.plan.pods import meant
 from graftwork.reasons import Reason
 from graftwork.reconcile import observe
 from graftwork.reconcile.announce import announce
@@ -216,5 +217,5 @@ def _base_source(live: Object) -> str:
     for container in live["spec"]["template"]["spec"]["containers"]:
         for variable in container.get("env") or []:
             if variable["name"] == "GRAFTWORK_RUN":
-                return str(json.loads(variable["value"].replace("$$(", "$("))["base"]["source"])
+                return str(json.loads(meant(variable["value"]))["base"]["source"])
     return ""

@@ -11,6 +11,7 @@ from graftwork.clock import parse_rfc3339
 from graftwork.errors import Forbidden, Invalid, NameTaken
 from graftwork.facts import imported
 from graftwork.facts import pods as pod_facts
+from graftwork.facts.pods import Pod
 from graftwork.facts.problem import Problem
 from graftwork.plan import importing
 from graftwork.reasons import Reason
@@ -20,6 +21,9 @@ from graftwork.reconcile.context import Context, Key, Object
 from graftwork.reconcile.objects import write_status
 from graftwork.status.importing import Stand, stand
 from graftwork.status.training import JobFacts, job_facts
+
+POD_SECONDS = 20.0
+"""How soon after its Job an import's pod is missed. The Job controller makes it within a second, and tells only in Events if it may not."""
 
 PAUSE_SECONDS = 600.0
 """How long a Job that gave up stays before another one is made: an outage must end without anybody's doing."""
@@ -52,7 +56,25 @@ async def follow(key: Key, ctx: Context, obj: Object, adapter: LoRAAdapter) -> S
         return Step(await _pin(ctx, obj, adapter, found.result))
     if found.over and found.problem and not found.problem.needs_user:
         return await _again(ctx, obj, job, facts, found.problem)
-    return Step(obj, found.problem)
+    expected = not (found.over or facts.suspended or job["metadata"].get("deletionTimestamp") or _pods(ctx, key, job))
+    return _without_pod(ctx, obj, job, found.problem) if expected else Step(obj, found.problem)
+
+
+def _without_pod(ctx: Context, obj: Object, job: Object, problem: Problem | None) -> Step:
+    """Say that a Job has no pod, once it should have one: a quota, an admission policy, a ServiceAccount that does not exist."""
+    name, created = job["metadata"]["name"], job["metadata"].get("creationTimestamp")
+    age = (ctx.clock.now() - parse_rfc3339(created)).total_seconds() if created else 0.0
+    if age < POD_SECONDS:
+        return Step(obj, problem, POD_SECONDS - age)
+    text = (
+        f"Job {name} has had no pod for {POD_SECONDS:.0f} s: most likely the API server refuses to make it - a quota, an admission policy, a "
+        f"ServiceAccount that does not exist; `kubectl describe job {name}` shows its words. It is made as soon as it may be"
+    )
+    return Step(obj, Problem(Reason.PODS_REFUSED, text, needs_user=False), observe.REFUSED_SECONDS)
+
+
+def _pods(ctx: Context, key: Key, job: Object) -> list[Pod]:
+    return [pod for pod in observe.pods(ctx, key.namespace, {names.LABEL_ADAPTER: key.name}) if pod.controller == job["metadata"]["uid"]]
 
 
 async def clear(ctx: Context, obj: Object) -> None:
@@ -82,7 +104,7 @@ async def _job(ctx: Context, obj: Object, adapter: LoRAAdapter) -> Object:
 async def _look(ctx: Context, key: Key, adapter: LoRAAdapter, job: Object, facts: JobFacts) -> Stand:
     """Return how it stands; what looks like an end without a result is looked at again in the pods as they are, not as they were told."""
     uid, labels = job["metadata"]["uid"], {names.LABEL_ADAPTER: key.name}
-    found = stand(adapter, facts, [pod for pod in observe.pods(ctx, key.namespace, labels) if pod.controller == uid])
+    found = stand(adapter, facts, _pods(ctx, key, job))
     if found.over and not found.result:
         listed = [pod_facts.pod(item) for item in await ctx.cluster.list("Pod", key.namespace, labels)]
         found = stand(adapter, facts, [pod for pod in listed if pod.controller == uid])

@@ -150,7 +150,7 @@ async def _let_go(key: Key, ctx: Context, obj: Object, adapter: Adapter | None) 
 
 
 def _holders(key: Key, ctx: Context, adapter: Adapter) -> list[str]:
-    """Return who still has the adapter: pods whose agents say so, and deployments whose pods are yet to be told."""
+    """Return who still has the adapter: pods whose agents say so or have not been heard yet, and deployments whose pods are yet to be told."""
     twins = [other for other in observe.adapters(ctx, key.namespace) if other.engine_name == adapter.engine_name and not other.deleting]
     holders = []
     for deployment in _deployments(ctx, key.namespace):
@@ -164,7 +164,10 @@ def _holders(key: Key, ctx: Context, adapter: Adapter) -> list[str]:
         if adapter.engine_name in adapters_file.listed(config_map) and any(pod.active for pod in pods):
             holders.append(f"LLMDeployment {name}")
         for pod in pods:
-            seen = agents[pod.uid].adapter(adapter.engine_name) if pod.uid in agents else None
-            if seen and seen.present and agents[pod.uid].reachable:
+            agent = agents.get(pod.uid)
+            seen = agent.adapter(adapter.engine_name) if agent else None
+            if agent and seen and seen.present and agent.reachable:
                 holders.append(f"pod {pod.name}")
+            elif agent and pod.ready and not agent.answered and agent.silent_seconds < observe.SETTLE_SECONDS:
+                holders.append(f"pod {pod.name} (its agent has not been heard yet)")  # this operator may have just started
     return holders

@@ -75,6 +75,27 @@ def test_an_adapter_comes_byte_for_byte(url: str, env: dict[str, str], adapter: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source.json"]
 
 
+def test_a_server_that_forbids_what_is_not_there_has_no_optional_files(
+    url: str, site: Site, env: dict[str, str], adapter: Path, tmp_path: Path
+) -> None:
+    site.absent_status = 403
+    download_adapter(f"{url}/legal/", tmp_path / "out", None, env)
+    assert adapter_digest(tmp_path / "out") == adapter_digest(adapter)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_required_file_that_is_forbidden_is_denied(url: str, site: Site, env: dict[str, str], tmp_path: Path, name: str) -> None:
+    site.absent_status = 403
+    del site.files[f"/legal/{name}"]
+    with pytest.raises(SourceDenied, match=rf"{name}: refused \(HTTP 403"):
+        download_adapter(f"{url}/legal/", tmp_path / "out", None, env)
+
+
+def test_credentials_that_end_in_between_are_no_absence(url: str, site: Site, env: dict[str, str], tmp_path: Path) -> None:
+    site.faults = {"/legal/tokenizer.json": [lambda: web.Response(status=401)]}
+    assert "HTTP 401" in failure(f"{url}/legal/", tmp_path / "out", env, SourceDenied)
+
+
 def test_what_an_earlier_attempt_left_is_gone(url: str, env: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "out" / "sub").mkdir(parents=True)
     (tmp_path / "out" / "merges.txt").write_text("old")

@@ -27,7 +27,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def run(tmp_path: Path, **changes: Any) -> tuple[int, dict[str, Any]]:
-    document = {"apiVersion": "graftwork.dev/sweep/v1", "namespace": "ml", "keep": [], "retainSeconds": 0, **changes}
+    document = {"apiVersion": "graftwork.dev/sweep/v1", "namespace": "ml", "installation": "mine", "keep": [], "retainSeconds": 0, **changes}
     (tmp_path / "sweep.json").write_text(json.dumps(document))
     code = main(["sweep", "--instructions", str(tmp_path / "sweep.json")])
     result = json.loads((tmp_path / "log").read_bytes())
@@ -57,7 +57,9 @@ def _swept(**counts: int) -> dict[str, Any]:
     ("changes", "message"),
     [
         ({"apiVersion": "graftwork.dev/sweep/v2"}, "sweep/v2"),
-        ({"namespace": 7}, "must be a string"),
+        ({"namespace": 7}, "must be strings"),
+        ({"installation": 7}, "must be strings"),
+        ({"installation": "a/b"}, "installation 'a/b'"),
         ({"namespace": "../other"}, "namespace '../other'"),
         ({"keep": "all"}, "keep a list"),
         ({"keep": [KEEP, "sha256:12"]}, "keep has 'sha256:12'"),
@@ -73,6 +75,34 @@ def test_instructions_with_one_wrong_entry_remove_nothing(tmp_path: Path, store:
     code, result = run(tmp_path, **changes)
     assert (code, result["outcome"], result["reason"]) == (65, "Failed", "InvalidSpec")
     assert message in result["message"]
+    assert store.read_manifest(published.source).digest == published.digest
+
+
+def test_a_store_of_another_installation_is_left_alone_and_told(tmp_path: Path, store: Store) -> None:
+    published = store.publish(make_adapter(tmp_path / "a"), "ml", "medical", fields())
+    run(tmp_path)
+    code, result = run(tmp_path, installation="other")
+    assert (code, result["outcome"], result["reason"]) == (65, "Failed", "StoreShared")
+    assert "give each cluster and operator a prefix of its own in store.url" in result["message"]
+    assert store.read_manifest(published.source).digest == published.digest
+
+
+def test_a_digest_that_joins_the_list_while_it_runs_is_kept(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    published = store.publish(make_adapter(tmp_path / "a"), "ml", "medical", fields())
+    run(tmp_path)
+    real = Store.sweep
+
+    def later(self: Store, namespace: str, installation: str, keep: Any, retain: int) -> Any:
+        def grown() -> Any:
+            found = keep()
+            document = json.loads((tmp_path / "sweep.json").read_text())
+            (tmp_path / "sweep.json").write_text(json.dumps({**document, "keep": [published.digest]}))
+            return found
+
+        return real(self, namespace, installation, grown, retain)
+
+    monkeypatch.setattr(Store, "sweep", later)
+    assert run(tmp_path)[1] == _swept(kept=1)
     assert store.read_manifest(published.source).digest == published.digest
 
 

@@ -23,6 +23,7 @@ class Site:
     password: str = ""
     open_paths: tuple[str, ...] = ()
     headers: dict[str, str] = field(default_factory=dict)
+    absent_status: int = 404
     seen: list[tuple[str, str, str]] = field(default_factory=list)
 
     def app(self) -> web.Application:
@@ -40,7 +41,7 @@ class Site:
         if path in self.redirects:
             return web.Response(status=302, headers={"Location": self.redirects[path]})
         if path not in self.files:
-            return web.Response(status=404, text="<html>nothing</html>", content_type="text/html")
+            return web.Response(status=self.absent_status, text="<html>nothing</html>", content_type="text/html")
         return web.Response(body=self.files[path], headers={"ETag": 'W/"v1"', **self.headers}, content_type="application/octet-stream")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from graftwork.api import LoRAAdapter
 from graftwork.config import Config
 from graftwork.plan import importing
 
+from tests.unit.plan.expansion import expanded
 from tests.unit.runtime.fakes import CONFIG
 
 SOURCE_KEYS = {"hf": {"HF_TOKEN"}, "https": {"AUTHORIZATION"}, "s3": {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION"}}
@@ -58,10 +60,13 @@ def test_a_bucket_without_a_secret_is_read_with_the_stores_keys_but_not_beside_a
     assert (account["serviceAccountName"], account["automountServiceAccountToken"]) == ("reader", False)
 
 
-def test_a_source_cannot_name_a_variable_of_the_container() -> None:
-    made = pod(importing.import_job(adapter("s3://b/$(AWS_SECRET_ACCESS_KEY)"), config()))
-    assert "s3://b/$$(AWS_SECRET_ACCESS_KEY)" in made["initContainers"][0]["args"]
-    assert not any("$(AWS" in item.get("value", "").replace("$$(", "") for item in made["containers"][0]["env"])
+@pytest.mark.parametrize("path", ["$(AWS_SECRET_ACCESS_KEY)", "$$(AWS_SECRET_ACCESS_KEY)", "$$$(AWS_SECRET_ACCESS_KEY)"])
+def test_a_source_cannot_name_a_variable_of_the_container(path: str) -> None:
+    made = pod(importing.import_job(adapter(f"s3://b/{path}"), config()))
+    secret = {"AWS_SECRET_ACCESS_KEY": "s3cr3t"}
+    assert f"s3://b/{path}" in [expanded(argument, secret) for argument in made["initContainers"][0]["args"]]
+    (document,) = [item["value"] for item in made["containers"][0]["env"] if item["name"] == "GRAFTWORK_IMPORT"]
+    assert json.loads(expanded(document, secret))["source"] == f"s3://b/{path}"
 
 
 @pytest.mark.parametrize(

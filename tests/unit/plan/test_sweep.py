@@ -50,10 +50,12 @@ def test_a_sweep_is_due_after_a_deletion_once_a_day_and_while_something_waits(fo
 def test_the_job_reads_what_its_config_map_says_and_has_the_stores_credentials() -> None:
     config = CONFIG.model_copy(update={"store": CONFIG.store.model_copy(update={"url": "s3://graftwork/store"})})
     job = sweep.sweep_job("ml", 3, config)
-    made = sweep.sweep_config_map({**job, "metadata": {**job["metadata"], "uid": "u"}}, sweep.instructions("ml", {B, A}, WEEK))
+    owner = sweep.installation(config.lease, "1b4e28ba-2fa1-11d2-883f-0016d3cca427")
+    made = sweep.sweep_config_map({**job, "metadata": {**job["metadata"], "uid": "u"}}, sweep.instructions("ml", owner, {B, A}, WEEK))
     document = json.loads(made["data"]["sweep.json"])
     jsonschema.validate(document, SCHEMA)
     assert document["keep"] == [A, B]
+    assert document["installation"] == "graftwork.graftwork-operator.1b4e28ba-2fa1-11d2-883f-0016d3cca427"
     assert sweep.kept(made) == {A, B}
     assert made["metadata"]["ownerReferences"][0]["uid"] == "u"
     pod = job["spec"]["template"]["spec"]

@@ -224,6 +224,36 @@ async def test_a_pod_that_cannot_start_is_named() -> None:
     assert "0/2 nodes" in message(status, "Ready")
 
 
+async def test_a_job_that_may_make_no_pod_says_so_and_where_to_look() -> None:
+    world = World()
+    await importing(world)
+    job = world.get("Job", "legal-1-import")
+    world.cluster.seed({**job, "metadata": {**job["metadata"], "creationTimestamp": "2026-11-21T13:00:00Z"}})
+    await world.clock.advance(5)
+    result = await world.run("LoRAAdapter", "legal-1")
+    assert condition(world.status("LoRAAdapter", "legal-1"), "Ready") == ("False", "Importing")
+    assert result.requeue_after_seconds == 15
+    await world.clock.advance(15)
+    result = await world.run("LoRAAdapter", "legal-1")
+    status = world.status("LoRAAdapter", "legal-1")
+    assert (condition(status, "Ready"), condition(status, "Stalled")[0]) == (("False", "PodsRefused"), "False")
+    assert "kubectl describe job legal-1-import" in message(status, "Ready")
+    assert result.requeue_after_seconds == 30
+    world.import_pod(phase="Running", init=(container("download", running=True),))
+    await world.run("LoRAAdapter", "legal-1")
+    assert condition(world.status("LoRAAdapter", "legal-1"), "Ready") == ("False", "Importing")
+
+
+async def test_a_job_that_is_being_deleted_is_missed_no_pod() -> None:
+    world = World()
+    await importing(world)
+    job = world.get("Job", "legal-1-import")
+    times = {"creationTimestamp": "2026-11-21T12:00:00Z", "deletionTimestamp": "2026-11-21T13:00:00Z"}
+    world.cluster.seed({**job, "metadata": {**job["metadata"], **times}})
+    await world.run("LoRAAdapter", "legal-1")
+    assert condition(world.status("LoRAAdapter", "legal-1"), "Ready") == ("False", "Importing")
+
+
 async def test_a_job_of_that_name_that_is_somebody_elses_is_left_alone() -> None:
     world = World()
     world.cluster.seed({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"namespace": "ml", "name": "legal-1-import", "labels": {}}, "spec": {}})

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from graftwork.cluster.protocol import PeerView
 from graftwork.names import FINALIZER
 
 from tests.unit.reconcile.test_llmdeployment import serving
@@ -107,6 +108,25 @@ async def test_an_agent_that_does_not_answer_holds_nothing() -> None:
     world.delete("LoRAAdapter", "medical-1")
     await world.run("LLMDeployment", "support")
     world.agent("p1", engine, reachable=False)
+    await world.run("LoRAAdapter", "medical-1")
+    assert world.get("LoRAAdapter", "medical-1")["metadata"]["finalizers"] == []
+
+
+async def test_an_agent_that_was_not_heard_yet_holds_for_a_moment() -> None:
+    world = World()
+    engine = await hot(world)
+    world.delete("LoRAAdapter", "medical-1")
+    await world.run("LLMDeployment", "support")
+    world.restart()
+    world.agents.views["uid-p1"] = PeerView(None, False, world.clock.now())
+    result = await world.run("LoRAAdapter", "medical-1")
+    assert (result.requeue_after_seconds, world.get("LoRAAdapter", "medical-1")["metadata"]["finalizers"]) == (1.0, [FINALIZER])
+    assert "pod p1 (its agent has not been heard yet)" in message(world.status("LoRAAdapter", "medical-1"), "Ready")
+    world.agent("p1", engine)
+    await world.run("LoRAAdapter", "medical-1")
+    assert world.get("LoRAAdapter", "medical-1")["metadata"]["finalizers"] == [FINALIZER]
+    world.agents.views["uid-p1"] = PeerView(None, False, world.clock.now())
+    await world.clock.advance(10)
     await world.run("LoRAAdapter", "medical-1")
     assert world.get("LoRAAdapter", "medical-1")["metadata"]["finalizers"] == []
 

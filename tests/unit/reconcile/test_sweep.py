@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from graftwork import names
 from graftwork.cluster.kinds import SWEEP, Key
+from graftwork.errors import ApiError, Forbidden, NameTaken, NotFound
 
 from tests.unit.reconcile.world import World
 from tests.unit.status.seen import container, pod_object
@@ -27,11 +29,16 @@ def kept(world: World, number: int) -> list[str]:
 
 
 def finish(world: World, number: int, *, waiting: int = 0) -> None:
+    end(world, number, {"outcome": "Succeeded", "reason": "Swept", "message": "", "waiting": waiting})
+
+
+def end(world: World, number: int, word: dict[str, Any], *, failed: bool = False) -> None:
     job = world.get("Job", f"{KEY}-{number}")
-    ended = {"type": "Complete", "status": "True", "lastTransitionTime": world.ctx.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")}
+    kind = "Failed" if failed else "Complete"
+    ended = {"type": kind, "status": "True", "lastTransitionTime": world.ctx.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")}
     world.cluster.seed({**job, "status": {"conditions": [ended]}})
-    word = {"apiVersion": "graftwork.dev/sweep-result/v1", "outcome": "Succeeded", "reason": "Swept", "message": "", "waiting": waiting}
-    main = (container("sweep", ended=(0, json.dumps(word))),)
+    text = json.dumps({"apiVersion": "graftwork.dev/sweep-result/v1", **word})
+    main = (container("sweep", ended=(65 if failed else 0, text)),)
     labels = {names.LABEL_SWEEP: "true"}
     world.cluster.seed(pod_object(f"s{number}", labels=labels, owner=job["metadata"]["uid"], ready=False, phase="Succeeded", main=main))
 
@@ -130,6 +137,110 @@ async def test_instructions_that_were_not_written_are_written_by_the_next_pass()
     world.ctx.mirror.remove("ConfigMap", "ml", f"{KEY}-1")  # type: ignore[attr-defined]
     await run(world)
     assert kept(world, 1) == [digest("a")]
+
+
+async def test_a_reference_that_is_made_while_a_sweep_runs_joins_its_list() -> None:
+    world = World()
+    world.adapter(letter="a")
+    await world.clock.advance(DAY)
+    await run(world)
+    world.adapter(version=2, letter="b")
+    gone(world, "medical-1")
+    await run(world)
+    assert kept(world, 1) == [digest("a"), digest("b")], "what was on the list stays there: the sweep may have kept it by it"
+    world.writes()
+    await run(world)
+    assert world.writes() == []
+
+
+async def test_what_a_pod_was_told_to_load_is_kept() -> None:
+    world = World()
+    world.deployment()
+    world.deployment("other")
+    world.adapter(letter="a")
+    told = [{"source": f"store://{place}/medical/{letter * 12}", "digest": digest(letter)} for place, letter in (("ml", "b"), ("elsewhere", "c"))]
+    labels = {names.LABEL_MANAGED_BY: names.MANAGER}
+    for name, text in (("support", json.dumps({"adapters": told})), ("other", "{")):
+        metadata = {"namespace": "ml", "name": f"{name}-adapters", "labels": labels}
+        world.cluster.seed({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"adapters.json": text}})
+    await world.clock.advance(DAY)
+    await run(world)
+    assert kept(world, 1) == [digest("a"), digest("b")]
+
+
+async def test_the_list_says_whose_it_is_and_a_store_of_several_is_told() -> None:
+    world = World()
+    world.adapter()
+    await world.clock.advance(DAY)
+    await run(world)
+    document = json.loads(world.get("ConfigMap", f"{KEY}-1")["data"]["sweep.json"])
+    assert document["installation"] == "graftwork.graftwork-operator.uid-home"
+    end(world, 1, {"outcome": "Failed", "reason": "StoreShared", "message": "delete the object installations/x"}, failed=True)
+    result = await run(world)
+    assert (f"Job/{KEY}-1", "StoreShared", "StoreShared: delete the object installations/x") in world.events.recorded
+    assert result.requeue_after_seconds == 3600
+
+
+async def test_a_name_that_somebody_else_has_is_passed_over() -> None:
+    world = World()
+    world.adapter()
+    stranger = {"namespace": "ml", "name": f"{KEY}-1", "labels": {}}
+    world.cluster.seed({"apiVersion": "batch/v1", "kind": "Job", "metadata": stranger, "spec": {}})
+    await world.clock.advance(DAY)
+    await run(world)
+    assert (kept(world, 2), world.woken) == ([digest("a")], [])
+    assert world.get("Job", f"{KEY}-1")["metadata"]["labels"] == {}
+
+
+async def test_names_that_others_have_are_tried_with_backoff() -> None:
+    world = World()
+    world.adapter()
+    for number in range(1, 11):
+        stranger = {"namespace": "ml", "name": f"{KEY}-{number}", "labels": {}}
+        world.cluster.seed({"apiVersion": "batch/v1", "kind": "Job", "metadata": stranger, "spec": {}})
+    await world.clock.advance(DAY)
+    with pytest.raises(NameTaken):
+        await run(world)
+    assert world.woken == []
+
+
+async def test_a_job_that_the_watch_has_not_told_yet_is_waited_for() -> None:
+    world = World()
+    world.adapter()
+    await world.clock.advance(DAY)
+    await run(world)
+    world.ctx.mirror.remove("Job", "ml", f"{KEY}-1")  # type: ignore[attr-defined]
+    await run(world)
+    assert jobs(world) == [f"{KEY}-1"]
+    assert [key.name for key in world.woken] == [KEY]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Forbidden('jobs.batch "x" is forbidden: unable to create new content in namespace ml because it is being terminated'),
+        NotFound('namespaces "ml" not found'),
+    ],
+)
+async def test_a_namespace_that_is_being_deleted_is_let_go(error: ApiError) -> None:
+    world = World()
+    world.adapter()
+    await run(world)
+    gone(world, "medical-1")
+    world.cluster.fail = lambda verb, kind: error if verb == "create" else None
+    assert (await run(world)).gone
+    world.cluster.fail = lambda verb, kind: None
+    assert (await run(world)).gone
+    assert world.writes() == [], "a namespace of the same name that comes later begins anew"
+
+
+async def test_a_right_that_is_missing_is_an_error() -> None:
+    world = World()
+    world.adapter()
+    await world.clock.advance(DAY)
+    world.cluster.fail = lambda verb, kind: Forbidden("exceeded quota") if verb == "create" else None
+    with pytest.raises(Forbidden):
+        await run(world)
 
 
 async def test_nothing_to_look_after_needs_no_task() -> None:

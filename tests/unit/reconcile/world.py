@@ -37,6 +37,8 @@ class World:
         assert isinstance(self.ctx.events, FakeEvents)
         self.cluster, self.clock = self.ctx.cluster, self.ctx.clock
         self.agents, self.trainers, self.events = self.ctx.agents, self.ctx.trainers, self.ctx.events
+        home = {"namespace": "", "name": config.lease.namespace, "uid": "uid-home"}
+        self.cluster.seed({"apiVersion": "v1", "kind": "Namespace", "metadata": home})
 
     def restart(self) -> None:
         """Forget what a process remembers."""

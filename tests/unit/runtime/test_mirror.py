@@ -129,6 +129,13 @@ def test_a_new_adapter_wakes_deployments_of_its_namespace_its_job_and_itself(fle
     assert woken(fleet, None, adapter, written=True) == {ADAPTER, DEPLOYMENT, JOB, SWEEP}
 
 
+def test_an_adapter_that_names_the_files_of_another_namespace_wakes_the_sweep_there(fleet: Mirror) -> None:
+    borrowed = {**obj_of("LoRAAdapter", "lent", namespace="other"), "spec": {"alias": "lent", "source": "store://ml/medical/aaaaaaaaaaaa"}}
+    assert SWEEP in woken(fleet, None, borrowed)
+    nobodys = {**borrowed, "spec": {"alias": "lent", "source": "store://unwatched/medical/aaaaaaaaaaaa"}}
+    assert sweep_key("unwatched") not in woken(fleet, None, nobodys)
+
+
 def test_an_adapters_status_wakes_no_deployment_and_our_own_write_of_it_not_even_itself(fleet: Mirror) -> None:
     adapter = fleet.get("LoRAAdapter", "ml", "medical-8") or {}
     changed = {**adapter, "status": {"digest": "x"}}
@@ -174,3 +181,4 @@ def test_a_name_cannot_leave_its_segment_of_the_path() -> None:
     assert KINDS["PersistentVolumeClaim"].path("ml", "../secrets/x") == "/api/v1/namespaces/ml/persistentvolumeclaims/..%2Fsecrets%2Fx"
     assert KINDS["LLMDeployment"].path("ml", "a", "status") == "/apis/graftwork.dev/v1alpha1/namespaces/ml/llmdeployments/a/status"
     assert KINDS["Pod"].path(None) == "/api/v1/pods"
+    assert KINDS["Namespace"].path("", "ml") == "/api/v1/namespaces/ml"
