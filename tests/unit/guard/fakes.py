@@ -101,6 +101,8 @@ class FakeEngine:
             request = form_fields(seen) if seen.path.startswith("/v1/audio/") else json.loads(seen.body)
             if not isinstance(request, dict):
                 raise ValueError("no object")
+            if not isinstance(request.get("model", ""), str | None):
+                raise ValueError("model is no text")
         except ValueError:
             await _json(send, 400, {"error": {"message": "JSON decode error", "code": 400}})
             return
