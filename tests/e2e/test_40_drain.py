@@ -1,22 +1,38 @@
-"""`kubectl drain` of a node under streaming load: no request is lost, while a plain Deployment + Service on the same cluster loses some."""
+"""A second replica: kept-alive clients reach it, and `kubectl drain` of its node under streaming load loses no request, while a plain Deployment +
+Service on the same cluster loses some.
+"""
 
 from __future__ import annotations
 
 import re
+import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from tests.e2e.kept import Kept
 from tests.e2e.service import DEPLOYMENT_READY_SECONDS, Service
-from tests.harness import install
+from tests.harness import ask, install
 from tests.harness.install import Environment
-from tests.harness.kube import Kube
+from tests.harness.kube import Kube, Object
 from tests.harness.load import Load
 
+REACHED_SECONDS = 90
+"""From the second pod's readiness: the operator's write, 10 s in which every node learns of the pod, a pause between two requests; busy cores."""
 
-@pytest.fixture
-def two_replicas(taught: Service, kube: Kube) -> Iterator[Service]:
+
+@pytest.fixture(scope="class")
+def kept(taught: Service) -> Iterator[Kept]:
+    """Clients whose connections are older than the second replica."""
+    with Kept(taught.host, taught.port, official_model="medical", plain_model="tiny") as clients:
+        yield clients
+
+
+@pytest.fixture(scope="class")
+def two_replicas(taught: Service, kept: Kept, kube: Kube) -> Iterator[Service]:
     """The service on both nodes."""
     kube.run("scale", "llmdeployment/tiny", "--replicas=2")
     kube.wait("llmdeployment", "tiny", lambda item: item.get("status", {}).get("readyReplicas") == 2, DEPLOYMENT_READY_SECONDS, "two ready replicas")
@@ -25,25 +41,55 @@ def two_replicas(taught: Service, kube: Kube) -> Iterator[Service]:
     kube.wait("llmdeployment", "tiny", lambda item: item.get("status", {}).get("replicas") == 1, 180, "one replica")
 
 
-def test_a_drained_node_loses_no_request(two_replicas: Service, kube: Kube, system: Kube) -> None:
-    nodes = {pod["spec"]["nodeName"] for pod in two_replicas.pods()}
-    assert len(nodes) == 2, "the replicas must lie on different nodes"
-    (keep,) = {pod["spec"]["nodeName"] for pod in system.list("pods", "app.kubernetes.io/component=store")}
-    (drained,) = nodes - {keep}
-    with Load(two_replicas.host, two_replicas.port, ["tiny", "medical"], clients=4) as load:
-        load.wait_for(20)
-        try:
-            kube.run("drain", drained, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=180s", timeout=200)
+def asked(pod: Object) -> dict[str, float]:
+    """Return how many requests a pod's own guard has counted of the models that the kept clients ask."""
+    _, text = ask.get(pod["status"]["podIP"], 8000, "/graftwork/metrics")
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples if sample.name == "graftwork_requests_total"]
+    return {alias: sum(sample.value for sample in samples if sample.labels["alias"] == alias) for alias in ("medical", "tiny")}
+
+
+def until_asked(pods: list[Object], before: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Return each pod's counts as soon as clients of both libraries have reached every pod since `before`."""
+    deadline = time.monotonic() + REACHED_SECONDS
+    while True:
+        now = {pod["metadata"]["name"]: asked(pod) for pod in pods}
+        if all(now[name][alias] > before[name][alias] for name in now for alias in now[name]):
+            return now
+        assert time.monotonic() < deadline, f"after {REACHED_SECONDS} s not every library has reached every pod: {before} -> {now}"
+        threading.Event().wait(1)
+
+
+class TestTwoReplicas:
+    """What needs a second replica, which takes long to start: both tests share it."""
+
+    def test_clients_that_keep_their_connections_reach_the_new_pod(self, two_replicas: Service, kept: Kept) -> None:
+        pods = two_replicas.pods()
+        assert len(pods) == 2
+        reached = until_asked(pods, {pod["metadata"]["name"]: dict.fromkeys(("medical", "tiny"), 0.0) for pod in pods})
+        until_asked(pods, reached)  # and go on reaching both: nobody has merely passed by
+        kept.stop()
+        assert kept.failures == []
+        assert kept.answered > 0
+
+    def test_a_drained_node_loses_no_request(self, two_replicas: Service, kube: Kube, system: Kube) -> None:
+        nodes = {pod["spec"]["nodeName"] for pod in two_replicas.pods()}
+        assert len(nodes) == 2, "the replicas must lie on different nodes"
+        (keep,) = {pod["spec"]["nodeName"] for pod in system.list("pods", "app.kubernetes.io/component=store")}
+        (drained,) = nodes - {keep}
+        with Load(two_replicas.host, two_replicas.port, ["tiny", "medical"], clients=4) as load:
             load.wait_for(20)
-        finally:
-            kube.run("uncordon", drained)
-        kube.run("rollout", "status", "deploy/tiny", f"--timeout={DEPLOYMENT_READY_SECONDS}s", timeout=DEPLOYMENT_READY_SECONDS + 10)
-        load.wait_for(20)
-    tally = load.tally
-    assert tally.failures == []
-    assert tally.streams >= 0.3 * tally.complete
-    assert tally.complete >= 60
-    system.run("rollout", "status", f"deploy/{install.RELEASE}", "--timeout=120s")
+            try:
+                kube.run("drain", drained, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=180s", timeout=200)
+                load.wait_for(20)
+            finally:
+                kube.run("uncordon", drained)
+            kube.run("rollout", "status", "deploy/tiny", f"--timeout={DEPLOYMENT_READY_SECONDS}s", timeout=DEPLOYMENT_READY_SECONDS + 10)
+            load.wait_for(20)
+        tally = load.tally
+        assert tally.failures == []
+        assert tally.streams >= 0.3 * tally.complete
+        assert tally.complete >= 60
+        system.run("rollout", "status", f"deploy/{install.RELEASE}", "--timeout=120s")
 
 
 LONG_ANSWER_TOKENS = 64
