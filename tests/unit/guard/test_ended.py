@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from graftwork_guard.bodies import TooDeepError
+from graftwork_guard.bodies import TooDeepError, adapter_is_gone
 from graftwork_guard.metrics import Metrics
 from graftwork_guard.routing import Routing, Target
 
@@ -101,6 +101,22 @@ def test_a_series_that_was_forgotten_begins_anew(monkeypatch: pytest.MonkeyPatch
         metrics.routed(Routing("support", {"other": f"other--{number:012x}"}))
     metrics.routed(Routing("support", {"medical": ENGINE}))
     assert metrics.of(target).began > first
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "engine", "gone"),
+    [
+        (404, f"The model `{ENGINE}` does not exist. Valid aliases: {BASE}.", ENGINE, True),
+        (404, f"The model `{ENGINE}` does not exist.", ENGINE, True),
+        (404, f"The model `{ENGINE}` does not exist.", "", False),
+        (400, f"The model `{ENGINE}` does not exist.", ENGINE, False),
+        (404, "Response with id resp_1 not found.", ENGINE, False),
+        (404, "Not Found", ENGINE, False),
+    ],
+)
+def test_no_other_404_is_taken_for_an_adapter_that_is_gone(status: int, text: str, engine: str, gone: bool) -> None:
+    body = json.dumps({"error": {"message": text}}).encode()
+    assert adapter_is_gone(body, status, Target("medical", engine)) is gone
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/messages"])
