@@ -198,8 +198,7 @@ def events(path: str, model: str, request: dict[str, Any], force_usage: bool = F
 
 def metadata(model: str) -> Headers:
     """What vLLM says beside vectors that are answered as bytes."""
-    data = [{"index": 0, "embed_dtype": "float32", "endianness": "native", "start": 0, "end": 8, "shape": [2]}]
-    document = {"id": "embd-1", "created": 1, "model": model, "data": data, "usage": {"prompt_tokens": 5, "total_tokens": 5}}
+    document = {"id": "embd-1", "model": model, "data": [{"index": 0, "shape": [2]}], "usage": {"prompt_tokens": 5, "total_tokens": 5}}
     return [(b"metadata", json.dumps(document).encode())]
 
 
