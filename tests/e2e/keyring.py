@@ -29,6 +29,7 @@ class Keyring:
             "slow": {"limits": {"requestsPerMinute": 2}},
             "frugal": {"limits": {"tokensPerMinute": 20}},
             "single": {"limits": {"concurrent": 1}},
+            "scraper": {"metrics": True},
         }
         return cls({name: {"key": f"gw-{secrets.token_hex(20)}", **rule} for name, rule in rules.items()})
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+from pathlib import Path
 
 from graftwork_guard import routes
 
+from tests.e2e import engine_routes
 from tests.e2e.service import QUESTION, Service, config_map, job, messages
 from tests.harness import ask, install
 from tests.harness.kube import Kube, condition
@@ -88,6 +91,32 @@ def test_every_route_of_the_running_engine_is_classified(taught: Service, kube: 
     served = re.findall(r"Route: (\S+), Methods:", log)
     assert len(served) > 30, "vLLM prints its routes when it starts"
     assert routes.unclassified(served) == []
+
+
+def test_every_route_that_models_of_other_tasks_would_have_is_classified(taught: Service, kube: Kube) -> None:
+    """The model under test is one for text: the routes of embeddings, scores, speech and the rest exist only in vLLM's code."""
+    script = Path(engine_routes.__file__).read_text(encoding="utf-8")
+    said = kube.run("exec", taught.pods()[0]["metadata"]["name"], "-c", "vllm", "--", "python3", "-c", script, timeout=180)
+    found: dict[str, list[str]] = json.loads(said.splitlines()[-1])
+    assert {"generate", "transcription", "embed", "classify", "token_embed"} <= set(found)
+    assert {"/v1/embeddings", "/v2/embed", "/pooling", "/score", "/rerank"} <= set(found["embed"])
+    assert {"/classify", "/score"} <= set(found["classify"])
+    assert {"/v1/audio/transcriptions", "/v1/audio/translations"} <= set(found["transcription"])
+    assert {task: new for task, paths in found.items() if (new := routes.unclassified(paths))} == {}
+
+
+def test_a_request_whose_head_does_not_end_is_cut_off(taught: Service) -> None:
+    sent = 0
+    with socket.create_connection((taught.pods()[0]["status"]["podIP"], taught.port), timeout=30) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\nx: ")
+        try:
+            while sent < 64 * 2**20:
+                connection.sendall(b"y" * 65536)
+                sent += 65536
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # closed while this side was still writing
+    assert sent < 16 * 2**20, "what the kernel buffers on both sides comes on top"
+    assert ask.get(taught.host, taught.port, "/health")[0] == 200
 
 
 def test_requests_with_logprobs_and_structured_output_are_served(taught: Service) -> None:

@@ -112,8 +112,16 @@ def test_the_list_of_models_asks_for_the_key_and_probes_do_not(keyed: Keyed) -> 
     for name, models in (("open", {"keyed", "locked"}), ("narrow", {"keyed"})):
         status, raw = ask.get(*address, "/v1/models", headers=keyed.ring.bearer(name))
         assert (status, {row["id"] for row in json.loads(raw)["data"]}) == (200, models)
-    for path in ("/health", "/metrics", "/graftwork/ready", "/graftwork/metrics"):
+    for path in ("/health", "/graftwork/ready"):
         assert ask.get(*address, path)[0] == 200, path
+
+
+def test_metrics_are_told_to_a_scrapers_key_only_and_it_asks_no_model(keyed: Keyed) -> None:
+    address = (keyed.service.host, keyed.service.port)
+    for path in ("/metrics", "/graftwork/metrics"):
+        given: list[dict[str, str]] = [{}, keyed.ring.bearer("open"), keyed.ring.bearer("scraper")]
+        assert [ask.get(*address, path, headers=headers)[0] for headers in given] == [401, 403, 200], path
+    assert keyed.chat(name="scraper").status == 404
 
 
 def test_a_known_key_is_answered_by_the_models_that_it_may_ask(keyed: Keyed) -> None:
@@ -195,7 +203,7 @@ def cached_tokens(keyed: Keyed, name: str) -> tuple[int, int]:
 
 def prefix_cache(keyed: Keyed) -> tuple[float, float]:
     """Return the engine's counters: tokens looked up, tokens found."""
-    _, text = ask.get(keyed.service.pod()["status"]["podIP"], keyed.service.port, "/metrics")
+    _, text = ask.get(keyed.service.pod()["status"]["podIP"], keyed.service.port, "/metrics", headers=keyed.ring.bearer("scraper"))
     found = {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
     return found["vllm:prefix_cache_queries_total"], found["vllm:prefix_cache_hits_total"]
 
@@ -252,7 +260,8 @@ def no_key_is_seen(keyed: Keyed, kube: Kube, keys: set[str]) -> None:
     seen = {f"log of {each}": kube.logs(name, each, tail=-1) for each in ("vllm", "agent", "install", "download")}
     seen["log of the operator"] = kube.within(install.SYSTEM_NAMESPACE).logs(f"deploy/{install.RELEASE}", tail=-1)
     seen["objects"] = kube.run("get", "pods,deployments,configmaps,controllerrevisions,llmdeployments,events", "-o", "json")
-    seen["metrics of the guard"] = ask.get(address, keyed.service.port, "/graftwork/metrics")[1]
+    seen["metrics of the guard"] = ask.get(address, keyed.service.port, "/graftwork/metrics", headers=keyed.ring.bearer("scraper"))[1]
+    assert "graftwork_key_requests_total" in seen["metrics of the guard"]
     seen["metrics of the agent"] = ask.get(address, 9901, "/metrics")[1]
     seen["status of the agent"] = json.dumps(keyed.service.until_agent(lambda status: True))
     assert len(seen["log of vllm"]) > 1000

@@ -49,17 +49,20 @@ class Keys:
             return
         self._read_hash = found
         try:
-            self.entries = parse(data)
+            file = parse(data)
         except KeysFileError as error:
             self._wrong(str(error))
-        else:
-            self.error = ""
-            LOG.info("keys.yaml: %d keys", len(self.entries))
+            return
+        self.entries, self.error = file.entries, ""
+        LOG.info("keys.yaml: %d keys", len(self.entries))
+        if file.left_out:
+            others = len(file.left_out) - 1
+            self._wrong(file.left_out[0] + (f" (and {others} more like it)" if others else ""))
 
     def _wrong(self, text: str) -> None:
         if text != self.error:
             self.error = text
-            LOG.error("%s; %s", text, "the last good keys stay in force" if self.entries is not None else "nobody is let in")
+            LOG.error("%s; %s", text, "the keys that were good stay in force" if self.entries is not None else "nobody is let in")
 
     def status(self) -> dict[str, Any]:
         """Return what `/status` says of keys: nothing where none are required."""

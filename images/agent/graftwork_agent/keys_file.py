@@ -6,6 +6,7 @@ it is shorter than a key may be.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from typing import Any
@@ -17,7 +18,7 @@ MOST_KEYS = 10_000
 SHORTEST_KEY, LONGEST_KEY = 16, 512
 LONGEST_MODEL = 128
 LIMITS = ("requestsPerMinute", "tokensPerMinute", "concurrent")
-FIELDS = ("key", "models", "limits")
+FIELDS = ("key", "models", "limits", "metrics")
 
 _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?")
 _NAME_RULE = "at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends"
@@ -32,6 +33,14 @@ class KeysFileError(Exception):
     """The file breaks a rule; the text names entry, field, rule and remedy."""
 
 
+@dataclasses.dataclass(frozen=True)
+class KeysFile:
+    """What a file says: the entries that the guard is sent, in the file's order, and what keeps single entries out."""
+
+    entries: list[Entry]
+    left_out: list[str] = dataclasses.field(default_factory=list)
+
+
 class _StrictLoader(_Loader):  # type: ignore[misc]  # which of the two is known at run time only
     """Reads plain data and refuses a name that is there twice, of which YAML would take the last."""
 
@@ -44,8 +53,8 @@ class _StrictLoader(_Loader):  # type: ignore[misc]  # which of the two is known
         return result
 
 
-def parse(data: bytes) -> list[Entry]:
-    """Return the entries that the guard is sent, in the file's order; raise KeysFileError."""
+def parse(data: bytes) -> KeysFile:
+    """Return what the file says; raise KeysFileError where a rule is broken that is no single entry's."""
     document = _load(data)
     if document is None:
         raise KeysFileError("keys.yaml is empty; write a mapping of name -> {key, models, limits}, or {} to let nobody in")
@@ -53,15 +62,19 @@ def parse(data: bytes) -> list[Entry]:
         raise KeysFileError(f"keys.yaml is {_described(document)}; it must be a mapping of name -> {{key, models, limits}}")
     if len(document) > MOST_KEYS:
         raise KeysFileError(f"keys.yaml has {len(document)} keys; it may have {MOST_KEYS}")
-    entries: list[Entry] = []
+    found = KeysFile([])
     owners: dict[str, str] = {}
     for number, (name, value) in enumerate(document.items(), start=1):
         entry = _entry(number, name, value)
         other = owners.setdefault(entry["sha256"], entry["name"])
         if other != entry["name"]:
             raise KeysFileError(f"{entry['name']}: its key is that of {other} too; give each a key of its own")
-        entries.append(entry)
-    return entries
+        if value.get("models") == []:  # read as "every model" it would open what was meant to be shut
+            text = "is an empty list, so this key is let in nowhere; leave models out for every model, or name those that it may ask for"
+            found.left_out.append(f"{_shown(number, entry['name'])}.models {text}")
+        else:
+            found.entries.append(entry)
+    return found
 
 
 def _load(data: bytes) -> Any:
@@ -96,13 +109,19 @@ def _entry(number: int, name: object, value: object) -> Entry:
         raise KeysFileError(f"entry {number}: its name is {_described(name)}; it must be text, so put it into quotes")
     if len(name) > 63 or not _NAME.fullmatch(name):
         raise KeysFileError(f"entry {number}: its name ({_quoted(name)}) must be {_NAME_RULE}")
-    shown = name if len(name) < SHORTEST_KEY else f"entry {number} ({name[:4]}…)"
+    shown = _shown(number, name)
     if not isinstance(value, dict):
         raise KeysFileError(f"{shown} is {_described(value)}; it must be a mapping with key, and perhaps models and limits")
     for field in value:
         if field not in FIELDS:
             raise KeysFileError(f"{shown} has {_quoted(field)}; it takes {', '.join(FIELDS)}")
-    return {"name": name, "sha256": _hash(shown, value.get("key")), "models": _models(shown, value), "limits": _limits(shown, value)}
+    entry = {"name": name, "sha256": _hash(shown, value.get("key")), "models": _models(shown, value), "limits": _limits(shown, value)}
+    return {**entry, "metrics": True} if _metrics(shown, value) else entry
+
+
+def _shown(number: int, name: str) -> str:
+    """Return what an entry is called in a message: a name as long as a key could be one."""
+    return name if len(name) < SHORTEST_KEY else f"entry {number} ({name[:4]}…)"
 
 
 def _hash(shown: str, key: object) -> str:
@@ -138,6 +157,17 @@ def _limits(shown: str, value: dict[Any, Any]) -> dict[str, int]:
         if type(limit) is not int or not 1 <= limit <= 2**53:
             raise KeysFileError(f"{shown}.limits.{field} is {_described(limit)}; it must be a whole number >= 1, or absent for no limit")
     return dict(limits)
+
+
+def _metrics(shown: str, value: dict[Any, Any]) -> bool:
+    metrics = value.get("metrics", False)
+    if not isinstance(metrics, bool):
+        raise KeysFileError(f"{shown}.metrics is {_described(metrics)}; it must be true (a key that reads metrics and nothing else) or absent")
+    if metrics and (beside := next((name for name in ("models", "limits") if name in value), "")):
+        raise KeysFileError(
+            f"{shown} has metrics and {beside}; a key for metrics asks no model: remove {beside}, or give the client a key of its own"
+        )
+    return metrics
 
 
 def _described(value: object) -> str:

@@ -24,7 +24,10 @@ MISSING_KEY = Refusal(
 WRONG_KEY = Refusal(
     401, "invalid_request_error", "Incorrect API key.", code="invalid_api_key", messages_type="authentication_error", headers=_CHALLENGE
 )
-# An estimate for answers that were cut short, so that leaving early is not free: about so many bytes of JSON make a token.
+NO_METRICS = Refusal(
+    403, "PermissionDeniedError", "This key may not read metrics: a scraper needs one of its own, with `metrics: true` in keys.yaml."
+)
+# An estimate for answers that were cut short, so that leaving early is not free: about so many bytes of text make a token.
 BYTES_PER_TOKEN = 4
 
 
@@ -64,15 +67,15 @@ class Visit:
             self._meter.use(usage.prompt + usage.completion)
             self._series.used(usage)
 
-    def cut_short(self, seen: Usage | None, events: int, body_bytes: int) -> None:
-        """Take an estimate for an answer whose client left before the engine could report: what it is known to have cost, at most a minute's worth.
+    def cut_short(self, seen: Usage | None, tokens: int, body_bytes: int) -> None:
+        """Take an estimate for an answer whose client left before the engine could report, at most a minute's worth.
 
-        An event has a token or more; of the prompt only its size is known.
+        `tokens` is what the answer's text was made of, as far as that is known; of the prompt only its size is.
         """
         if self._reported or not self._meter:
             return
         prompt = seen.prompt if seen and seen.prompt else body_bytes // BYTES_PER_TOKEN
-        self._meter.use_estimate(prompt + max(events, seen.completion if seen else 0), self._replicas)
+        self._meter.use_estimate(prompt + max(tokens, seen.completion if seen else 0), self._replicas)
 
     def leave(self) -> None:
         """Note that the answer has ended."""
@@ -116,6 +119,13 @@ class Access:
         if not given:
             return MISSING_KEY
         return self._keyring.find(given) or WRONG_KEY
+
+    def scrape(self, headers: Iterable[tuple[bytes, bytes]]) -> Refusal | None:
+        """Return why metrics are not told, or None: where keys are required, the names of keys and aliases are nobody's but a scraper's."""
+        key = self.know(headers)
+        if isinstance(key, Key):
+            return None if key.metrics else NO_METRICS
+        return key
 
     def enter(self, headers: Iterable[tuple[bytes, bytes]], routing: Routing | None) -> Visit | Refusal:
         """Let an inference request in and count it, or say why not. A visit has to `leave`."""

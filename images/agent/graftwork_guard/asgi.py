@@ -13,6 +13,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
+HEADER_OVERHEAD = 32  # bytes; so the limit on headers bounds their number too
 JSON_TYPE = b"application/json"
 
 
@@ -30,9 +31,9 @@ def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:
 
 
 def headers_size(scope: Scope) -> int:
-    """Return how many bytes the request's target and headers have."""
+    """Return how many bytes the request's target and headers have, each header with what it takes to hold it (as HTTP/2 counts)."""
     size = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
-    return size + sum(len(name) + len(value) for name, value in scope["headers"])
+    return size + sum(len(name) + len(value) + HEADER_OVERHEAD for name, value in scope["headers"])
 
 
 def with_body(headers: Headers, body: bytes) -> Headers:

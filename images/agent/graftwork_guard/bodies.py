@@ -61,9 +61,19 @@ def public_answer(body: bytes, status: int, target: Target) -> bytes:
     return scan.replace_text(body, ("model",), target.public)
 
 
+def adapter_is_gone(body: bytes, status: int, target: Target) -> bool:
+    """Whether the engine says that it does not have the adapter: somebody has unloaded it, and the pod's agent is about to load it again."""
+    return status == 404 and bool(target.engine) and f"The model `{target.engine}` does not exist".encode() in body
+
+
 def without_engine_name(data: bytes, target: Target) -> bytes:
     """Return text with the alias in place of the engine's name, which is plain ASCII and so never escaped."""
     return data.replace(target.engine.encode(), target.public.encode()) if target.engine else data
+
+
+def public_metadata(value: bytes, target: Target) -> bytes:
+    """Return the header in which an answer in bytes says what it is, with the alias for the engine's name."""
+    return scan.replace_text(value, ("model",), target.public) if target.engine else value
 
 
 def answer_usage(body: bytes) -> Usage | None:

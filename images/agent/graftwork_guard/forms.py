@@ -1,18 +1,25 @@
 """Multipart forms, as the audio routes take them: finding the field `model` and replacing its value, with every other byte as it was. Pure.
 
+A stream that would not report its tokens is asked to: there the form also gets the field by which vLLM 0.32 takes that wish.
+
 The engine's parser is lenient. What two parsers could read in two ways is refused here, so that the engine cannot find another model than was judged.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from graftwork_guard.routing import Target
+from graftwork_guard.usage import truth
 
 MAX_PARTS = 1000  # the engine takes no more either
 MAX_PART_HEADER_BYTES = 8 * 1024
+STREAM, INCLUDE_USAGE, CONTINUOUS_USAGE = "stream", "stream_include_usage", "stream_continuous_usage_stats"
+_SINGLE = frozenset(
+    {b"model", b"user", *(name.encode() for name in (STREAM, INCLUDE_USAGE, CONTINUOUS_USAGE))}
+)  # at most once: the engine takes the last
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 # Not ending with a backslash, which is doubled: parsers disagree on whether its second half escapes the quote.
@@ -41,13 +48,35 @@ class Form:
     model: str | None = None
     span: tuple[int, int] = (0, 0)
     user: str | None = None
+    options: Mapping[str, tuple[str, tuple[int, int]]] = field(default_factory=dict)  # how to stream: text and place of each field that is there
+    boundary: bytes = field(default=b"", compare=False)
+
+    @property
+    def unreported(self) -> bool:
+        """Whether it asks for a stream that would not report its tokens. What is wrong in a way that the engine refuses stays as it is."""
+        return self._truth(STREAM) is True and self._truth(INCLUDE_USAGE) is False
+
+    def _truth(self, name: str) -> bool | None:
+        return truth(self.options.get(name, ("",))[0] or None)  # empty is absent, as in the engine
 
     def encode(self, target: Target) -> bytes:
-        """Return the body for the engine: with its own name of the model, if that is an adapter."""
-        if not target.engine:
+        """Return the body for the engine: with its own name of the model, if that is an adapter, and asking a stream for its usage."""
+        edits = [(self.span, target.engine.encode())] if target.engine else []
+        if self.unreported:
+            if INCLUDE_USAGE in self.options:
+                edits.append((self.options[INCLUDE_USAGE][1], b"true"))
+            else:
+                head = b'--%b\r\ncontent-disposition: form-data; name="%b"\r\n\r\ntrue\r\n' % (self.boundary, INCLUDE_USAGE.encode())
+                edits.append(((0, 0), head))
+            if CONTINUOUS_USAGE in self.options:  # counts only with the other: left alone, it would now put numbers into every event
+                edits.append((self.options[CONTINUOUS_USAGE][1], b"false"))
+        if not edits:
             return self.body
-        whole = memoryview(self.body)  # the sound is copied once
-        return b"".join((whole[: self.span[0]], target.engine.encode(), whole[self.span[1] :]))
+        whole, parts, at = memoryview(self.body), list[bytes | memoryview](), 0  # the sound is copied once
+        for (begin, end), text in sorted(edits):
+            parts += [whole[at:begin], text]
+            at = end
+        return b"".join([*parts, whole[at:]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +99,14 @@ def parse_form(content_types: list[bytes], body: bytes) -> Form:
         )
     found: dict[bytes, _Part] = {}
     for part in _parts(body, match[1] or match[2]):
-        if part.name in (b"model", b"user"):
+        if part.name in _SINGLE:
             if part.name in found:
                 raise FormError(f"the form has more than one field {part.name.decode()!r}; it must have one at most")
             found[part.name] = part
-    model, user = found.get(b"model"), found.get(b"user")
-    if model is None:
-        return Form(body, user=_text(body, user))
-    return Form(body, _text(body, model), (model.start, model.end), _text(body, user))
+    model, user = found.pop(b"model", None), found.pop(b"user", None)
+    options = {name.decode(): (_text(body, part) or "", (part.start, part.end)) for name, part in found.items()}
+    span = (model.start, model.end) if model else (0, 0)
+    return Form(body, _text(body, model), span, _text(body, user), options, match[1] or match[2])
 
 
 def _text(body: bytes, part: _Part | None) -> str | None:

@@ -26,16 +26,17 @@ class KeysError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key. No `models` means every model."""
+    """One key. No `models` means every model, but for a key that reads `metrics`: that one asks none."""
 
     name: str
     sha256: str = field(repr=False)
     models: frozenset[str] = frozenset()
     limits: Limits = NO_LIMITS
+    metrics: bool = False
 
     def may(self, model: str) -> bool:
         """Whether this key may ask for the model of that public name."""
-        return not self.models or model in self.models
+        return not self.metrics and (not self.models or model in self.models)
 
     def salted(self, document: dict[str, Any]) -> dict[str, Any]:
         """Return a request's body with the `cache_salt` of this key, so that no other key's requests share its prefix cache.
@@ -98,7 +99,7 @@ def _key(number: int, entry: object) -> Key:
     where = f"keys[{number}]"
     if not isinstance(entry, dict):
         raise KeysError(f"{where} is not an object")
-    name, sha256, models, limits = (entry.get(field_name) for field_name in ("name", "sha256", "models", "limits"))
+    name, sha256, models, limits, metrics = (entry.get(field_name) for field_name in ("name", "sha256", "models", "limits", "metrics"))
     if not isinstance(name, str) or len(name) > _NAME_LENGTH or not _NAME.fullmatch(name):
         raise KeysError(f"{where}.name must be at most {_NAME_LENGTH} letters, digits, '-', '_' and '.', with a letter or digit at both ends")
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
@@ -107,7 +108,9 @@ def _key(number: int, entry: object) -> Key:
         raise KeysError(f"{where}.models (of {name}) must be a list of names; an empty list is every model")
     if not isinstance(limits, dict):
         raise KeysError(f"{where}.limits (of {name}) must be an object")
-    return Key(name, sha256, frozenset(models), _limits(f"{where}.limits (of {name})", limits))
+    if not isinstance(metrics, bool | None):
+        raise KeysError(f"{where}.metrics (of {name}) must be true or false")
+    return Key(name, sha256, frozenset(models), metrics=bool(metrics), limits=_limits(f"{where}.limits (of {name})", limits))
 
 
 def _limits(where: str, limits: Mapping[str, Any]) -> Limits:

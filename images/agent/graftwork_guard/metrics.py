@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from time import time
 
 from graftwork_guard.bodies import Usage
 from graftwork_guard.routing import Routing, Target
@@ -17,6 +18,9 @@ TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.35, 0.5, 0.75, 1.0,
 _BOUNDS = (*map(str, TTFT_BUCKETS), "+Inf")
 MADE_ONCE = 1024  # label sets whose text is kept: a scrape writes thousands of lines, between two requests
 RETIRED_KEPT = 50  # label sets of versions that are no longer routed: long enough for a scrape, short enough for a process that lives a year
+
+# How a request ended: with an answer, be it a 4xx; with a 5xx or an error inside its stream; or its client went away before either.
+ANSWERED, FAILED, ABANDONED = "answered", "failed", "abandoned"
 
 REFUSED = Target("")  # what never reached the engine: names that clients made up must not become labels
 
@@ -31,9 +35,11 @@ class Series:
     tokens: Counter[str] = field(default_factory=lambda: Counter({"prompt": 0, "completion": 0}))
     ttft_counts: list[int] = field(default_factory=lambda: [0] * (len(TTFT_BUCKETS) + 1))
     ttft_sum_seconds: float = 0.0
+    ended: Counter[str] = field(default_factory=lambda: Counter({ANSWERED: 0, FAILED: 0, ABANDONED: 0}))
+    began: float = field(default_factory=time)  # Unix seconds: since when a zero means that nothing came
 
     def failed(self, status: int) -> None:
-        """Count an answer with an error status."""
+        """Count an answer with an error status; how its request ended is counted apart."""
         self.errors[f"{status // 100}xx"] += 1
 
     def stream_failed(self) -> None:
@@ -90,6 +96,10 @@ class Metrics:
         lines = [
             *family("graftwork_requests_total", "counter", "Inference requests by alias and version; those that were refused have no alias."),
             *(sample("graftwork_requests_total", labels, series.requests) for labels, series in items),
+            *family("graftwork_requests_ended_total", "counter", "Requests that ended: answered (4xx too), failed (5xx, or in a stream), abandoned."),
+            *(sample("graftwork_requests_ended_total", f'{labels},outcome="{k}"', n) for labels, series in items for k, n in series.ended.items()),
+            *family("graftwork_series_start_time_seconds", "gauge", "Unix time at which this process began the series of these labels."),
+            *(sample("graftwork_series_start_time_seconds", labels, series.began) for labels, series in items),
             *family("graftwork_request_errors_total", "counter", "Errors by status class, or stream for one inside a stream."),
             *(sample("graftwork_request_errors_total", f'{labels},status="{k}"', n) for labels, series in items for k, n in series.errors.items()),
             *family("graftwork_tokens_total", "counter", "Tokens as reported in answers."),

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from graftwork_guard import bodies, reply, usage
+from graftwork_guard import bodies, reply, requests
 from graftwork_guard.access import Access, Visit
 from graftwork_guard.asgi import (
     App,
@@ -27,10 +27,11 @@ from graftwork_guard.asgi import (
 from graftwork_guard.choice import session_of
 from graftwork_guard.control import TOKEN_HEADER, Control, Token
 from graftwork_guard.drain import Drain
-from graftwork_guard.forms import Form, FormError, parse_form
-from graftwork_guard.metrics import REFUSED, Metrics
-from graftwork_guard.routes import AGENT_ONLY, Kind, Route, classify
-from graftwork_guard.routing import Refusal, decide, error_document
+from graftwork_guard.forms import FormError
+from graftwork_guard.heads import bound_heads
+from graftwork_guard.metrics import ABANDONED, ANSWERED, FAILED, REFUSED, Metrics
+from graftwork_guard.routes import AGENT_ONLY, SCRAPED, Kind, Route, classify
+from graftwork_guard.routing import Refusal, Target, decide, error_document
 from graftwork_guard.settings import LOG, Settings
 from graftwork_guard.state import EngineState
 
@@ -45,9 +46,6 @@ _DRAINING = Refusal(503, "ServiceUnavailableError", "This replica is being taken
 _NO_BACKGROUND = Refusal(
     400, "BadRequestError", "`background` is not served: answers are not stored. Send `background: false`, or stream.", "background"
 )
-_NO_SALT = Refusal(
-    400, "BadRequestError", "This route is not served where API keys are required: the engine takes no cache_salt there. Use /v1/embeddings."
-)
 _OTHER_ROUTERS = b"x-amzn-sagemaker-"  # headers by which the engine's SageMaker layer chooses an adapter
 _NOT_FOUND = {"detail": "Not Found"}
 
@@ -58,7 +56,7 @@ class Guard:
     def __init__(self, app: App, settings: Settings | None = None, clock: Callable[[], float] = monotonic) -> None:
         self.app = app
         self.settings = settings or Settings.from_env()
-        self.state = EngineState()
+        self.state = EngineState(clock)
         self.metrics = Metrics()
         self.access = Access(required=self.settings.keys_required, clock=clock)
         self._drain = Drain(self.settings.run_dir, self.settings.drain_seconds)
@@ -93,6 +91,7 @@ class Guard:
             if message["type"] == "lifespan.startup.complete":
                 self._watcher = asyncio.create_task(self._watch())
 
+        bound_heads(scope, self.settings.max_header_bytes)
         try:
             await self.app(scope, receive, started)
         finally:
@@ -170,6 +169,8 @@ class _Exchange:
             await self._read(route)
         elif kind is Kind.MODELS:
             await self._models(route)
+        elif kind in SCRAPED and not guard.is_agent(scope) and (refusal := guard.access.scrape(scope["headers"])):
+            await self._refuse(refusal)
         elif kind is Kind.METRICS:
             base = guard.state.routing.base if guard.state.routing else guard.settings.served_name
             # Without these two the engine answers in Prometheus' text format, uncompressed.
@@ -229,45 +230,54 @@ class _Exchange:
     async def _infer(self, route: Route, visit: Visit) -> None:
         guard, scope = self._guard, self._scope
         if route.unsalted and visit.key:
-            await self._refuse_counted(_NO_SALT, route)
+            await self._refuse_counted(_no_salt(route), route)
             return
         body = await read_body(scope["headers"], self._receive, guard.settings.max_body_bytes)
-        document, form = await _aside(partial(_parse, route, scope["headers"], body), len(body))
-        if route.background and document is not None and document.get("background"):
+        request = await _aside(partial(requests.parse, route, scope["headers"], body), len(body))
+        if route.background and request.document is not None and request.document.get("background"):
             await self._refuse_counted(_NO_BACKGROUND, route)
             return
         # From here to enter() nothing awaits: whoever replaces the map afterwards sees this request counted.
-        model, user = (form.model, form.user) if form is not None else (bodies.field(document, "model"), bodies.field(document, "user"))
-        target = decide(guard.state.routing, model, lambda: session_of(scope["headers"], user))
-        target = visit.permits(guard.state.routing, model, target)
+        target = decide(guard.state.routing, request.model, lambda: session_of(scope["headers"], request.user))
+        target = visit.permits(guard.state.routing, request.model, target)
         if isinstance(target, Refusal):
             await self._refuse_counted(target, route)
             return
+        guard.state.enter(target.engine)
+        await self._ask(request, route, visit, target)
+
+    async def _ask(self, request: requests.Request, route: Route, visit: Visit, target: Target) -> None:
+        """Have the engine answer a request that was counted in, and count how it ends."""
+        guard = self._guard
         series = guard.metrics.of(target)
         series.requests += 1
         series.in_flight += 1
-        guard.state.enter(target.engine)
-        hide_usage, answer = False, None
+        answer, outcome = None, FAILED
         try:
-            if form is not None:
-                body = await _aside(partial(form.encode, target), len(body))
-            elif document is not None:
-                document = visit.salted(document)
-                if route.stream_usage:
-                    document, hide_usage = usage.asked(document)
-                body = await _aside(partial(bodies.encode_request, document, target), len(body))
-            answer = reply.InferenceReply(self._reply, route, target, series, self._arrived, visit=visit, hide_usage=hide_usage)
+            sent = requests.outgoing(request, route, visit, target)
+            body = await _aside(sent.encode, len(request.body))
+            answer = reply.InferenceReply(
+                self._reply, route, target, series, self._arrived, visit=visit, hide_usage=sent.hide_usage, wanted=sent.wanted
+            )
             await self._engine(answer, body)
+            outcome = FAILED if answer.failed or not self._reply.finished else ANSWERED
+        except bodies.TooDeepError:  # found when it is written, and answered with 400
+            series.failed(400)
+            outcome = ANSWERED
+            raise
         except Exception:
-            if self._in_engine and not self._client_gone:  # its outer handlers answer, past what counts here
+            if not self._client_gone:  # who answers, the engine's outer handlers or `run`, is past what counts here
                 if self._reply.started:
                     series.stream_failed()
                 else:
                     series.failed(500)
             raise
         finally:
-            if answer and self._client_gone:
-                answer.cut_short(len(body))
+            if self._client_gone:
+                if answer:
+                    answer.cut_short(len(request.body))
+                outcome = FAILED if answer and answer.failed else ABANDONED
+            series.ended[outcome] += 1
             series.in_flight -= 1
             guard.state.leave(target.engine, self._reply.finished and not self._client_gone)
 
@@ -292,20 +302,17 @@ class _Exchange:
         series = self._guard.metrics.of(REFUSED)
         series.requests += 1
         series.failed(refusal.status)
+        series.ended[FAILED if refusal.status >= 500 else ANSWERED] += 1
         await self._refuse(refusal, headers, route.messages_api)
 
     async def _refuse(self, refusal: Refusal, headers: tuple[tuple[bytes, bytes], ...] = (), messages_api: bool = False) -> None:
-        extra: Headers = [*headers, *refusal.headers]
-        if refusal.retry_after_seconds is not None:
-            extra.append((b"retry-after", str(refusal.retry_after_seconds).encode()))
+        extra: Headers = [*headers, *refusal.headers, *reply.retry_after(refusal)]
         await send_json(self._reply, refusal.status, error_document(refusal, messages_api), extra)
 
 
-def _parse(route: Route, headers: Headers, body: bytes) -> tuple[dict[str, Any] | None, Form | None]:
-    """Return the body as what its route takes: a JSON object (None where it is none: the engine says so better), or a form."""
-    if route.form:
-        return None, parse_form([value for name, value in headers if name == b"content-type"], body)
-    return bodies.parse_request(body), None
+def _no_salt(route: Route) -> Refusal:
+    text = f"This route is not served where API keys are required: the engine takes no cache_salt there. {route.unsalted}."
+    return Refusal(400, "BadRequestError", text)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 
@@ -26,6 +26,8 @@ class Kind(Enum):
 
 AGENT_ONLY = frozenset({Kind.AGENT, Kind.ENGINE, Kind.ROUTING, Kind.KEYS})
 
+SCRAPED = frozenset({Kind.METRICS, Kind.GUARD_METRICS})
+
 MODEL = ("model",)
 
 
@@ -40,34 +42,43 @@ class Route:
     background: bool = False  # the body can ask for an answer that outlives the request, where nothing would count it
     messages_api: bool = False  # errors have the shape of the messages API
     stream_usage: bool = False  # a stream reports its tokens only if the body asks for it
-    unsalted: bool = False  # prompts go through the prefix cache and the body takes no `cache_salt`: not for tenants that must not see each other
+    bytes_usage: bool = False  # an answer in bytes reports its tokens in a header, which the body can ask to be left out
+    generates: tuple[str, ...] = ()  # tokens are made one after the other, and the first of these fields that is there bounds how many
+    unsalted: str = (
+        ""  # the engine takes no `cache_salt` here, so the route is not for tenants that must not see each other: what they can do instead
+    )
     keyless: bool = False  # answered without an API key where keys are required
     form: bool = False  # the body is a multipart form, and its field `model` is mapped
 
 
 _UNKNOWN = Route(Kind.UNKNOWN)
 _INFERENCE = Route(Kind.INFERENCE, ("POST",))
-_GENERATION = Route(Kind.INFERENCE, ("POST",), stream_usage=True)
-_RESPONSES = Route(Kind.INFERENCE, ("POST",), stream_model=("response", "model"), delta_events=True, background=True)
-_MESSAGES = Route(Kind.INFERENCE, ("POST",), stream_model=("message", "model"), delta_events=True, messages_api=True)
-_AUDIO = Route(Kind.INFERENCE, ("POST",), form=True, unsalted=True)
+_GENERATION = Route(Kind.INFERENCE, ("POST",), stream_usage=True, generates=("max_tokens",))
+_CHAT = replace(_GENERATION, generates=("max_completion_tokens", "max_tokens"))
+_RESPONSES = Route(
+    Kind.INFERENCE, ("POST",), stream_model=("response", "model"), delta_events=True, background=True, generates=("max_output_tokens",)
+)
+_MESSAGES = Route(Kind.INFERENCE, ("POST",), stream_model=("message", "model"), delta_events=True, messages_api=True, generates=("max_tokens",))
+_EMBEDDING = Route(Kind.INFERENCE, ("POST",), bytes_usage=True)
+_AUDIO = Route(Kind.INFERENCE, ("POST",), form=True, stream_usage=True, unsalted="Serve speech by a deployment without apiKeysSecret")
 _READ = Route(Kind.READ, ("GET",))
+_BROWSED = frozenset({Kind.INFERENCE, Kind.MODELS})  # elsewhere the engine may answer OPTIONS as a GET: its raw metrics, for one
 _PREFLIGHT = Route(Kind.READ, ("OPTIONS",), keyless=True)  # a browser sends it without credentials
 
 ALLOWED: dict[str, Route] = {
     # generate models
-    "/v1/chat/completions": _GENERATION,
-    "/v1/chat/completions/batch": _INFERENCE,
+    "/v1/chat/completions": _CHAT,
+    "/v1/chat/completions/batch": replace(_CHAT, stream_usage=False),
     "/v1/completions": _GENERATION,
     "/v1/responses": _RESPONSES,
     "/v1/messages": _MESSAGES,
-    "/v1/messages/count_tokens": _MESSAGES,
+    "/v1/messages/count_tokens": Route(Kind.INFERENCE, ("POST",), messages_api=True),
     "/generative_scoring": _INFERENCE,
     "/v1/systemone": _INFERENCE,
     # pooling models
-    "/v1/embeddings": _INFERENCE,
-    "/v2/embed": Route(Kind.INFERENCE, ("POST",), unsalted=True),
-    "/pooling": _INFERENCE,
+    "/v1/embeddings": _EMBEDDING,
+    "/v2/embed": Route(Kind.INFERENCE, ("POST",), unsalted="Use /v1/embeddings"),
+    "/pooling": _EMBEDDING,
     "/score": _INFERENCE,
     "/v1/score": _INFERENCE,
     "/rerank": _INFERENCE,
@@ -171,7 +182,7 @@ def classify(method: str, path: str) -> Route:
         return route
     if route.kind in AGENT_ONLY:
         return _UNKNOWN
-    if method == "OPTIONS":  # a browser's preflight: the engine's CORS layer answers, or its router says 405
+    if method == "OPTIONS" and route.kind in _BROWSED:  # a browser's preflight: the engine's CORS layer answers, or its router says 405
         return _PREFLIGHT
     return Route(Kind.WRONG_METHOD, route.methods)
 

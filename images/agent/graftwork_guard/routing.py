@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from graftwork_guard.choice import Draw, draw_number, takes_candidate
 
 API_VERSION = "graftwork.dev/routing/v1"
+RELOAD_SECONDS = 2  # in which the agent loads again what was unloaded by hand
 ECHOED_NAME_LENGTH = 100  # a client's own text in an error: enough to recognise it, too little to make answers large
 
 _ALIAS = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -222,6 +223,12 @@ def decide(routing: Routing | None, model: object, session: Callable[[], bytes] 
         text = f"The model `{model}` is not available on this replica yet ({waiting.reason}); try again in {waiting.retry_after_seconds} s."
         return Refusal(503, "ServiceUnavailableError", text, "model", waiting.retry_after_seconds)
     return unknown_model(model)
+
+
+def adapter_gone(model: str) -> Refusal:
+    """Return the refusal of an alias whose adapter was unloaded behind the agent's back: it comes back within seconds."""
+    text = f"The model `{model}` is not available on this replica at the moment; try again in {RELOAD_SECONDS} s."
+    return Refusal(503, "ServiceUnavailableError", text, "model", RELOAD_SECONDS)
 
 
 def unknown_model(model: object) -> Refusal:

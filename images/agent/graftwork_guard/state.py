@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
+from time import monotonic
 
 from graftwork_guard.connections import Connections
 from graftwork_guard.routing import Routing
@@ -18,12 +20,12 @@ ABORT_LINGER_SECONDS = 2.0
 class EngineState:
     """The state of one process. `version` changes with everything that the agent has to learn at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self.instance = secrets.token_hex(8)
         self.started_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         self.version = 1
         self.routing: Routing | None = None
-        self.connections = Connections()
+        self.connections = Connections(clock)
         self.ready = False
         self.draining = False
         self._in_flight: Counter[str] = Counter()
@@ -33,7 +35,7 @@ class EngineState:
         """Replace the map. Readiness latches: an adapter that comes later never makes a pod unready."""
         self.routing = routing
         self.ready = self.ready or routing.ready
-        self.connections.served_by(routing.replicas)
+        self.connections.served_by(routing.replicas, self.ready)
         self._bump()
 
     def drain(self) -> None:

@@ -13,6 +13,9 @@ from graftwork_guard.routing import Target
 _END = re.compile(rb"\r?\n\r?\n")
 _DATA = re.compile(rb"^data: ?", re.MULTILINE)
 _DELTA = re.compile(rb"^event: ?[^\r\n]*delta\r?$", re.MULTILINE)
+_TEXT = re.compile(
+    rb'"(?:content|reasoning|reasoning_content|text|delta|arguments|partial_json|thinking|refusal)"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL
+)
 _ERROR = re.compile(rb'"error"\s*:\s*\{')
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 
@@ -20,8 +23,10 @@ _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 class EventStream:
     """One answer's events. How the bytes are cut into messages on the way in makes no difference to what comes out."""
 
-    def __init__(self, route: Route, target: Target, *, hide_usage: bool = False) -> None:
-        """`hide_usage`: the engine was asked for the usage, and the client was not the one who asked."""
+    def __init__(self, route: Route, target: Target, *, hide_usage: bool = False, measured: bool = False) -> None:
+        """`hide_usage`: the engine was asked for the usage, and the client was not the one who asked. `measured`: `content_bytes` is wanted."""
+        self._measured = measured
+        self.content_bytes = 0
         self._hide_usage = hide_usage
         self._route = route
         self._target = target
@@ -74,7 +79,10 @@ class EventStream:
             return head + scan.replace_text(payload, self._route.stream_model, self._target.public) + tail
         if _USAGE.search(payload) and self._count(payload):
             return b""
-        self.contents += not self._route.delta_events or _DELTA.search(head) is not None
+        if not self._route.delta_events or _DELTA.search(head) is not None:
+            self.contents += 1
+            if self._measured:
+                self.content_bytes += sum(map(len, _TEXT.findall(payload)))
         return head + scan.replace_text(payload, self._route.stream_model, self._target.public) + tail
 
     def _is_error(self, payload: bytes) -> bool:

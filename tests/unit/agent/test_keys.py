@@ -68,6 +68,19 @@ async def test_a_bad_file_leaves_the_last_good_keys_and_is_told(pod: Pod, engine
         await engine.until(lambda: len(engine.keys[-1]["keys"]) == 1)
 
 
+async def test_a_key_with_an_empty_list_of_models_is_left_out_and_the_others_serve(pod: Pod, engine: StubEngine) -> None:
+    pod.give_keys(GOOD + f"team-b: {{key: {B}, models: []}}\nteam-c: {{key: {B}c, models: []}}\n".encode())
+    pod.desire(adapters_json([]))
+    async with pod.serve() as seen:
+        await engine.until(lambda: engine.ready)
+        await seen.until(lambda: seen.status["keys"]["count"] == 1)
+        error = seen.status["keys"]["error"]
+        assert error.startswith("team-b.models is an empty list")
+        assert error.endswith("(and 1 more like it)")
+        assert B not in error
+    assert [entry["name"] for entry in engine.keys[-1]["keys"]] == ["team-a"]
+
+
 async def test_without_a_secret_the_pod_is_not_ready_and_says_why(pod: Pod, engine: StubEngine) -> None:
     (pod.root / "keys").mkdir()
     pod.desire(adapters_json([], deadline=1))

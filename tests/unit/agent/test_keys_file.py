@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import yaml
 from graftwork.api import LLMDeployment
-from graftwork_agent.keys_file import API_VERSION, KeysFileError, parse
+from graftwork_agent.keys_file import API_VERSION, KeysFile, KeysFileError, parse
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,8 +23,9 @@ def test_the_contracts_example_becomes_the_guards_document() -> None:
     data = b"""
 team-a: {key: gw-6c1f000000000000, models: [support, medical], limits: {requestsPerMinute: 600, tokensPerMinute: 200000, concurrent: 8}}
 team-b: {key: 'gw-91b0000000000000'}            # every model, no limits
+scraper: {key: gw-05d2000000000000, metrics: true}
 """
-    entries = parse(data)
+    entries = parse(data).entries
     jsonschema.validate({"apiVersion": API_VERSION, "instance": "ab", "keys": entries}, SCHEMA)
     assert entries == [
         {
@@ -34,11 +35,23 @@ team-b: {key: 'gw-91b0000000000000'}            # every model, no limits
             "limits": {"requestsPerMinute": 600, "tokensPerMinute": 200000, "concurrent": 8},
         },
         {"name": "team-b", "sha256": hashlib.sha256(b"gw-91b0000000000000").hexdigest(), "models": [], "limits": {}},
+        {"name": "scraper", "sha256": hashlib.sha256(b"gw-05d2000000000000").hexdigest(), "models": [], "limits": {}, "metrics": True},
     ]
 
 
 def test_nobody_is_a_valid_list() -> None:
-    assert parse(b"{}") == []
+    assert parse(b"{}") == KeysFile([])
+
+
+def test_an_empty_list_of_models_keeps_that_key_out_and_no_other() -> None:
+    found = parse(f"team-a: {{key: {KEY}, models: []}}\n{KEY}-name: {{key: {KEY}2, models: []}}\nteam-b: {{key: {KEY}3}}".encode())
+    assert [entry["name"] for entry in found.entries] == ["team-b"]
+    first, second = found.left_out
+    assert first.startswith("team-a.models is an empty list, so this key is let in nowhere; leave models out for every model")
+    assert second.startswith("entry 2 (gw-6…).models is an empty list")
+    assert KEY not in first + second
+    with pytest.raises(KeysFileError, match="its key is that of team-a too"):
+        parse(f"team-a: {{key: {KEY}, models: []}}\nteam-b: {{key: {KEY}}}".encode())
 
 
 @pytest.mark.parametrize(
@@ -53,7 +66,7 @@ def test_nobody_is_a_valid_list() -> None:
         (f"'{KEY}!': {{}}", "entry 1: its name (a name of 18 characters) must be"),
         (f"team-a: {KEY}", "team-a is text; it must be a mapping with key"),
         ("team-a:", "team-a is nothing; it must be a mapping"),
-        (f"team-a: {{{KEY}}}", "team-a has a name of 17 characters; it takes key, models, limits"),
+        (f"team-a: {{{KEY}}}", "team-a has a name of 17 characters; it takes key, models, limits, metrics"),
         (f"team-a: {{key: {KEY}, model: [a]}}", "team-a has 'model'; it takes"),
         (f"team-a: {{key: {KEY}, 3: [a]}}", "team-a has a field that is the number 3"),
         ("team-a: {models: [a]}", "team-a.key is missing; it must be 16 to 512 visible ASCII characters"),
@@ -68,6 +81,9 @@ def test_nobody_is_a_valid_list() -> None:
         (f"team-a: {{key: {KEY}, models: medical}}", "team-a.models is text; it must be a list"),
         (f"team-a: {{key: {KEY}, models: [a, 2]}}", "team-a.models[1] is the number 2"),
         (f"team-a: {{key: {KEY}, models: ['']}}", "team-a.models[0] is text; it must be a model's name of 1 to 128 characters"),
+        (f"team-a: {{key: {KEY}, metrics: 1}}", "team-a.metrics is the number 1; it must be true"),
+        (f"team-a: {{key: {KEY}, metrics: true, models: []}}", "team-a has metrics and models"),
+        (f"team-a: {{key: {KEY}, metrics: true, limits: {{}}}}", "team-a has metrics and limits"),
         (f"team-a: {{key: {KEY}, limits: 5}}", "team-a.limits is the number 5; it must be a mapping"),
         (f"team-a: {{key: {KEY}, limits: {{perDay: 5}}}}", "team-a.limits has 'perDay'; it takes requestsPerMinute, tokensPerMinute, concurrent"),
         (f"team-a: {{key: {KEY}, limits: {{concurrent: 0}}}}", "team-a.limits.concurrent is the number 0; it must be a whole number >= 1"),
@@ -110,7 +126,7 @@ def test_bytes_that_are_no_text_are_refused() -> None:
 @given(st.binary(max_size=80) | st.text(alphabet="ab: {}[]\n-*&!'\"#,|>?%@`0", max_size=60).map(str.encode))
 def test_any_bytes_are_entries_or_a_refusal(data: bytes) -> None:
     try:
-        entries = parse(data)
+        entries = parse(data).entries
     except KeysFileError:
         return
     jsonschema.validate({"apiVersion": API_VERSION, "keys": entries}, SCHEMA)
@@ -118,5 +134,6 @@ def test_any_bytes_are_entries_or_a_refusal(data: bytes) -> None:
 
 def test_the_example_is_valid_and_its_two_objects_fit_together() -> None:
     secret, deployment = yaml.safe_load_all((Path(__file__).parents[3] / "examples/03-api-keys.yaml").read_text())
-    assert [entry["name"] for entry in parse(secret["stringData"]["keys.yaml"].encode())] == ["team-a", "team-b"]
+    found = parse(secret["stringData"]["keys.yaml"].encode())
+    assert ([entry["name"] for entry in found.entries], found.left_out) == (["team-a", "team-b", "prometheus"], [])
     assert LLMDeployment.from_object(deployment).spec.service.api_keys_secret == secret["metadata"]["name"]

@@ -6,9 +6,11 @@ import asyncio
 import email
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.message import Message as Message_
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from graftwork_guard.asgi import App, Headers, Message, Receive, Scope, Send
@@ -27,6 +29,7 @@ ROUTING: dict[str, Any] = {
     "unavailable": {"legal": {"reason": "AdapterLoading", "retryAfterSeconds": 5}},
     "ready": True,
 }
+VECTORS = bytes(range(8))
 AGENT: Headers = [(b"x-graftwork-token", TOKEN)]
 METRICS = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge
@@ -66,6 +69,7 @@ class FakeEngine:
     seen: list[Seen] = field(default_factory=list)
     cut: int = 0
     fail: Exception | None = None
+    gone: set[str] = field(default_factory=set)
     force_usage: bool = False
 
     def __post_init__(self) -> None:
@@ -107,10 +111,13 @@ class FakeEngine:
             await _json(send, 400, {"error": {"message": "JSON decode error", "code": 400}})
             return
         model = request.get("model") or BASE
-        if model != BASE and not ENGINE_NAME.fullmatch(model):
+        if model in self.gone or (model != BASE and not ENGINE_NAME.fullmatch(model)):
             await _json(send, 404, {"error": {"message": f"The model `{model}` does not exist. Valid aliases: {BASE}.", "code": 404}})
         elif request.get("explode"):
-            await _json(send, 400, {"error": {"message": f"bad request for {model}", "type": "BadRequestError", "param": None, "code": 400}})
+            status = 500 if request["explode"] == 500 else 400
+            await _json(send, status, {"error": {"message": f"bad request for {model}", "type": "BadRequestError", "param": None, "code": status}})
+        elif str(request.get("encoding_format")).startswith("bytes"):
+            await _send(send, 200, VECTORS, b"application/octet-stream", metadata(model) if request["encoding_format"] == "bytes" else [])
         elif request.get("stream"):
             await self._stream(events(seen.path, model, request, self.force_usage), receive, send)
         else:
@@ -186,9 +193,15 @@ def events(path: str, model: str, request: dict[str, Any], force_usage: bool = F
     stream = [_data(chunk), b": keep-alive\n\n", _data(chunk)]
     if request.get("break"):
         stream.append(_data({"error": {"message": f"engine lost {model}", "code": 500}}))
-    elif (request.get("stream_options") or {}).get("include_usage"):
+    elif (request.get("stream_options") or {}).get("include_usage") or request.get("stream_include_usage") == "true":
         stream.append(_data({**chunk, "choices": [], "usage": usage}))
     return [*stream, b"data: [DONE]\n\n"]
+
+
+def metadata(model: str) -> Headers:
+    """What vLLM says beside vectors that are answered as bytes."""
+    document = {"id": "embd-1", "model": model, "data": [{"index": 0, "shape": [2]}], "usage": {"prompt_tokens": 5, "total_tokens": 5}}
+    return [(b"metadata", json.dumps(document).encode())]
 
 
 def _data(document: object) -> bytes:
@@ -219,8 +232,8 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-async def _send(send: Send, status: int, body: bytes, kind: bytes | None) -> None:
-    headers = [(b"content-length", str(len(body)).encode())] + ([(b"content-type", kind)] if kind else [])
+async def _send(send: Send, status: int, body: bytes, kind: bytes | None, more: Headers | None = None) -> None:
+    headers = [(b"content-length", str(len(body)).encode())] + ([(b"content-type", kind)] if kind else []) + (more or [])
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
@@ -315,11 +328,11 @@ class Call:
 class World:
     """A guard around a fake engine, with the pod's run directory."""
 
-    def __init__(self, run_dir: Path, **limits: int) -> None:
+    def __init__(self, run_dir: Path, clock: Callable[[], float] = monotonic, **limits: int) -> None:
         (run_dir / "token").write_bytes(TOKEN + b"\n")
         self.run_dir = run_dir
         self.engine = FakeEngine()
-        self.guard = Guard(self.engine, Settings(run_dir=run_dir, served_name=BASE, drain_seconds=3600.0, **limits))
+        self.guard = Guard(self.engine, Settings(run_dir=run_dir, served_name=BASE, drain_seconds=3600.0, **limits), clock)
 
     async def call(self, method: str, path: str, document: object = None, headers: Headers | None = None, query: bytes = b"") -> Answer:
         body = b"" if document is None else json.dumps(document).encode()
@@ -335,5 +348,5 @@ class World:
         return (await self.call("GET", "/graftwork/engine", headers=AGENT, query=query)).json
 
     async def metric(self, text: str) -> float:
-        lines = (await self.call("GET", "/graftwork/metrics")).body.decode().splitlines()
+        lines = (await self.call("GET", "/graftwork/metrics", headers=AGENT)).body.decode().splitlines()
         return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(text)), 0.0)

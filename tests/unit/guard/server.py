@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from types import SimpleNamespace
 
 import uvicorn
-from graftwork_guard.asgi import App
+from graftwork_guard.asgi import App, Receive, Scope, Send
 
 from tests.unit.guard.fakes import World
 
@@ -16,8 +17,15 @@ class Server:
         self.world = world
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app or world.guard, http="httptools", lifespan="on", log_level="warning", timeout_graceful_shutdown=1)
+        self._app = app or world.guard
+        config = uvicorn.Config(
+            self._application, http="httptools", interface="asgi3", lifespan="on", log_level="warning", timeout_graceful_shutdown=1
+        )
         self._server = uvicorn.Server(config)
+
+    async def _application(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """vLLM's application keeps the server that runs it in its state."""
+        await self._app({**scope, "app": SimpleNamespace(state=SimpleNamespace(server=self._server))}, receive, send)
 
     async def __aenter__(self) -> Server:
         ready = asyncio.Event()
@@ -37,8 +45,13 @@ class Server:
         await asyncio.wait_for(self._task, 5)
 
     @property
-    def url(self) -> str:
+    def address(self) -> tuple[str, int]:
         host, port = self._socket.getsockname()
+        return host, port
+
+    @property
+    def url(self) -> str:
+        host, port = self.address
         return f"http://{host}:{port}"
 
     async def connect(self) -> Client:

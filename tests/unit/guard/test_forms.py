@@ -61,6 +61,45 @@ async def test_a_streamed_transcription_names_the_alias_in_every_event(world: Wo
     assert await world.metric('graftwork_time_to_first_token_seconds_count{alias="medical"') == 1
 
 
+@pytest.mark.parametrize("model", ["medical", BASE])
+@pytest.mark.parametrize(
+    ("fields", "continuous"),
+    [
+        ({}, None),
+        ({"stream_include_usage": ""}, None),
+        ({"stream_include_usage": "no", "stream_continuous_usage_stats": "true"}, "false"),
+        ({"stream_continuous_usage_stats": "1", "language": "de"}, "false"),
+    ],
+)
+async def test_a_stream_that_would_not_report_its_tokens_does_and_its_client_does_not_see_it(
+    world: World, model: str, fields: dict[str, str], continuous: str | None
+) -> None:
+    kind, body = built({"model": model, "stream": "true", **fields})
+    answer = await send(world, body, kind)
+    got = form_fields(world.engine.seen[-1])
+    assert (got["stream_include_usage"], got.get("stream_continuous_usage_stats")) == ("true", continuous)
+    assert (got["file"], got.get("language")) == (SOUND, fields.get("language"))
+    assert b"usage" not in answer.body
+    assert answer.body.endswith(b"data: [DONE]\n\n")
+    alias = "medical" if model == "medical" else BASE
+    assert (
+        await world.metric(
+            f'graftwork_tokens_total{{alias="{alias}",digest="{"3f2a9c41d0e7" if alias == "medical" else ""}",version="",kind="prompt"}}'
+        )
+        == 5
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"stream": "false"}, {"stream": ""}, {"stream": "maybe"}, {"stream": "true", "stream_include_usage": "yes"}, {"stream_include_usage": "no"}],
+)
+async def test_what_is_no_stream_or_reports_anyway_stays_as_it_is(world: World, fields: dict[str, str]) -> None:
+    kind, body = built(fields)
+    await send(world, body, kind)
+    assert world.engine.seen[-1].body == body
+
+
 @pytest.mark.parametrize("model", [None, "", BASE])
 async def test_a_form_for_the_base_or_without_a_model_goes_to_the_base_byte_for_byte(world: World, model: str | None) -> None:
     kind, body = built({} if model is None else {"model": model})
@@ -116,6 +155,7 @@ WRONG: list[tuple[bytes, bytes, str]] = [
     (TYPE, form((MODEL, b"medical\r\n--b \r\n"), FILE), "followed by"),
     (TYPE, form((MODEL, b"medical"), (MODEL, b"medical")), "more than one field 'model'"),
     (TYPE, form((MODEL, b"medical"), FILE, (b'CONTENT-DISPOSITION: form-data; NAME="model"', b"legal")), "more than one field 'model'"),
+    (TYPE, form((MODEL.replace(b"model", b"stream"), b"true"), (MODEL.replace(b"model", b"stream"), b"")), "more than one field 'stream'"),
     (TYPE, form((MODEL + b'; filename="x"', b"medical")), "is a file"),
     (TYPE, form((MODEL + b"; filename*=utf-8''x", b"medical")), "is a file"),
     (TYPE, form((MODEL, b"\xff")), "not UTF-8"),

@@ -136,6 +136,11 @@ async def test_headers_over_the_limit_are_431(world: World) -> None:
     assert world.engine.seen == []
 
 
+async def test_very_many_small_headers_are_431_too(world: World) -> None:
+    assert (await world.call("POST", CHAT, {}, [(b"x", b"")] * 900)).status == 200
+    assert (await world.call("POST", CHAT, {}, [(b"x", b"")] * 1100)).status == 431
+
+
 async def test_errors_of_the_engine_and_inside_streams_name_the_alias(world: World) -> None:
     answer = await world.post({"model": "medical", "explode": True})
     assert answer.json["error"]["message"] == "bad request for medical"

@@ -19,8 +19,11 @@ from tests.unit.guard.keyed import A, B, KeyedWorld, bearer, entry
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs/design/schemas/keys.schema.json").read_text())
 CHAT = "/v1/chat/completions"
-OPEN = {"/health", "/ping", "/metrics", "/graftwork/ready", "/graftwork/metrics"}
-PUBLIC = sorted((path, route.methods[0]) for path, route in ALLOWED.items() if route.kind in (Kind.INFERENCE, Kind.READ, Kind.MODELS, Kind.METRICS))
+AUDIO = "/v1/audio/transcriptions"
+OPEN = {"/health", "/ping", "/graftwork/ready"}
+ASKED = (Kind.INFERENCE, Kind.READ, Kind.MODELS, Kind.METRICS, Kind.GUARD_METRICS)
+PUBLIC = sorted((path, route.methods[0]) for path, route in ALLOWED.items() if route.kind in ASKED)
+METRICS = ("/metrics", "/graftwork/metrics")
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ async def test_until_keys_have_come_everybody_waits(world: KeyedWorld) -> None:
     assert (await world.call("GET", "/graftwork/ready")).status == 200
 
 
-async def test_without_a_known_key_every_public_route_but_health_and_metrics_is_401(world: KeyedWorld) -> None:
+async def test_without_a_known_key_every_public_route_but_health_is_401(world: KeyedWorld) -> None:
     await world.keys(entry("team-a", A))
     for path, method in PUBLIC:
         for headers in ([], bearer(B), [(b"authorization", A.encode())], [(b"authorization", b"Basic " + A.encode())]):
@@ -118,6 +121,33 @@ async def test_the_list_of_models_has_those_of_the_key(world: KeyedWorld) -> Non
     assert (await world.call("GET", "/v1/models", headers=AGENT)).status == 200
 
 
+async def test_metrics_are_told_to_a_scrapers_key_and_to_the_agent_and_to_nobody_else(world: KeyedWorld) -> None:
+    await world.keys(entry("team-a", A), {**entry("scraper", B), "metrics": True})
+    for path in METRICS:
+        assert (await world.call("GET", path)).status == 401
+        refused = await world.ask(A, path=path, method="GET")
+        assert (refused.status, refused.json["error"]["type"]) == (403, "PermissionDeniedError")
+        assert b"team-a" not in refused.body
+        for headers in (bearer(B), AGENT):
+            answer = await world.call("GET", path, headers=headers)
+            assert (answer.status, b'key="team-a"' in answer.body) == (200, True)
+    assert (await world.call("HEAD", "/metrics")).status == 401
+
+
+async def test_a_scrapers_key_asks_no_model(world: KeyedWorld) -> None:
+    await world.keys({**entry("scraper", B), "metrics": True})
+    for name in ("medical", BASE, "", None):
+        assert (await world.ask(B, {"model": name})).status == 404
+    assert (await world.ask(B, path="/v1/models", method="GET")).json["data"] == []
+    assert {seen.path for seen in world.engine.seen} == {"/v1/models"}
+
+
+async def test_without_keys_metrics_are_everybodys(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.route()
+    assert [(await world.call("GET", path)).status for path in METRICS] == [200, 200]
+
+
 async def test_each_key_has_a_prefix_cache_of_its_own_that_no_salt_of_another_opens(world: KeyedWorld) -> None:
     await world.keys(entry("team-a", A), entry("team-b", B))
     salts: dict[tuple[str, object], str] = {}
@@ -137,7 +167,11 @@ async def test_each_key_has_a_prefix_cache_of_its_own_that_no_salt_of_another_op
 
 async def test_a_route_whose_prompts_cannot_be_salted_is_not_served_with_keys(world: KeyedWorld) -> None:
     await world.keys(entry("team-a", A))
-    assert (await world.ask(A, {}, "/v2/embed")).status == 400
+    for path, remedy in (("/v2/embed", "Use /v1/embeddings."), (AUDIO, "Serve speech by a deployment without apiKeysSecret.")):
+        answer = await world.ask(A, {}, path)
+        assert answer.status == 400
+        assert answer.json["error"]["message"].endswith(remedy)
+    assert world.engine.seen == []
     assert (await world.ask(A, {}, "/v1/embeddings")).status == 200
 
 
@@ -182,6 +216,7 @@ async def test_only_the_agent_gives_keys_and_only_to_the_process_it_means(world:
         ({"keys": [{**entry("x", A), "name": "-"}]}, "keys[0].name"),
         ({"keys": [{**entry("x", A), "sha256": A}]}, "keys[0].sha256 (of x)"),
         ({"keys": [{**entry("x", A), "models": "medical"}]}, "keys[0].models (of x)"),
+        ({"keys": [{**entry("x", A), "metrics": "yes"}]}, "keys[0].metrics (of x)"),
         ({"keys": [entry("x", A, concurrent=0)]}, "'concurrent': 0"),
         ({"keys": [entry("x", A, perDay=1)]}, "'perDay': 1"),
         ({"keys": [entry("x", A), entry("y", A)]}, "twice"),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from pathlib import Path
 
 import pytest
+from graftwork_guard.asgi import Receive
 from graftwork_guard.limits import Limits, Meter, duration, share
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.guard.fakes import Call
+from tests.unit.guard.fakes import AGENT, Call
 from tests.unit.guard.keyed import A, B, KeyedWorld, bearer, entry
 
 CHAT = "/v1/chat/completions"
@@ -170,6 +172,58 @@ async def test_leaving_early_is_not_free(world: KeyedWorld) -> None:
     assert 800 < left < 900, "the prompt by its size, and one event"
 
 
+async def test_text_that_came_in_few_events_is_charged_by_its_bytes(world: KeyedWorld) -> None:
+    await world.keys(entry("team-a", A, tokensPerMinute=1000))
+    world.engine.gate.clear()
+    call = Call(world.guard, "POST", CHAT, json.dumps({"stream": True, "say": "word " * 80}).encode(), bearer(A))
+    running = asyncio.create_task(call.run())
+    await world.engine.streaming.wait()
+    call.leave()
+    await running
+    left = int((await world.ask(A)).headers[b"x-ratelimit-remaining-tokens"]) + 7
+    assert 1000 - left == pytest.approx(110 + 100, abs=10), "440 bytes of request, 400 bytes of text"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "charged"),
+    [
+        (CHAT, {"max_tokens": 40}, 40),
+        (CHAT, {"max_completion_tokens": 30, "max_tokens": 500, "n": 2}, 60),
+        (CHAT, {"max_output_tokens": 1}, 1000),
+        ("/v1/chat/completions/batch", {"max_tokens": 20, "messages": [[{}], [{}], [{}]]}, 60),
+        ("/v1/completions", {"max_tokens": "25", "prompt": ["a", "b"]}, 50),
+        ("/v1/completions", {"max_tokens": 25, "prompt": [1, 2, 3]}, 25),
+        ("/v1/responses", {"max_output_tokens": 70}, 70),
+        ("/v1/messages", {"max_tokens": 80}, 80),
+        ("/v1/messages/count_tokens", {"max_tokens": 80}, 0),
+        ("/v1/embeddings", {}, 0),
+        (CHAT, {}, 1000),
+    ],
+)
+async def test_a_whole_answer_that_is_left_before_it_comes_is_charged_by_its_time_and_by_what_it_asked_for(
+    world: KeyedWorld, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, object], charged: int
+) -> None:
+    async def thinking(_scope: object, receive: Receive, _send: object) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            asked.set()
+
+    asked = asyncio.Event()
+    await world.keys(entry("team-a", A, tokensPerMinute=1000))
+    monkeypatch.setattr("graftwork_guard.usage.TOKENS_PER_SECOND", 1e9)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.guard, "app", thinking)
+        call = Call(world.guard, "POST", path, json.dumps(body).encode(), bearer(A))
+        running = asyncio.create_task(call.run())
+        await asked.wait()
+        call.leave()
+        await running
+    world.now += 0.07  # one token flows back, so that somebody is let in
+    answer = await world.ask(A, {"explode": 400})
+    left = int(answer.headers[b"x-ratelimit-remaining-tokens"])
+    prompt = min(1000, len(json.dumps(body)) // 4 + charged)
+    assert 1000 - left == pytest.approx(prompt, abs=50 if charged == 1000 else 2)
+
+
 async def test_an_estimate_costs_a_minute_at_most(world: KeyedWorld) -> None:
     await world.keys(entry("team-a", A, tokensPerMinute=60))
     world.engine.gate.clear()
@@ -205,7 +259,7 @@ async def test_metrics_count_by_the_names_of_the_keys_that_there_are(world: Keye
     assert await world.metric('graftwork_key_tokens_total{key="team-a",kind="completion"}') == 2
     assert await world.metric('graftwork_key_refused_total{key="team-a",limit="requests"}') == 1
     await world.keys(entry("team-b", B))
-    text = (await world.call("GET", "/graftwork/metrics")).body
+    text = (await world.call("GET", "/graftwork/metrics", headers=AGENT)).body
     assert b"team-a" not in text
     assert b'key="team-b"' in text
 

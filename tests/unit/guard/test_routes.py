@@ -60,7 +60,16 @@ async def test_a_wrong_method_names_the_right_ones(world: World) -> None:
 
 def test_a_preflight_is_left_to_the_engines_cors_layer() -> None:
     assert classify("OPTIONS", "/v1/chat/completions").kind is Kind.READ
+    assert classify("OPTIONS", "/v1/models").kind is Kind.READ
     assert classify("OPTIONS", LOAD).kind is Kind.UNKNOWN
+
+
+@pytest.mark.parametrize("path", sorted(path for path, route in ALLOWED.items() if route.kind not in (Kind.INFERENCE, Kind.MODELS)))
+async def test_where_no_browser_asks_a_preflight_reaches_nothing(world: World, path: str) -> None:
+    """The engine answers OPTIONS /metrics like a GET: with its own names of the adapters."""
+    answer = await world.call("OPTIONS", path)
+    assert answer.status in (404, 405)
+    assert world.engine.seen == []
 
 
 def _variants(path: str) -> list[str]:
