@@ -1,7 +1,7 @@
 """A second replica, and a node that goes, under load.
 
-Kept-alive clients reach the second pod. A node that is lost costs what was sent to it before anybody knew; `kubectl drain` of it loses no request, while a
-plain Deployment + Service on the same cluster loses some.
+Kept-alive clients reach the second pod. A node that is lost costs what was sent to it before anybody knew. `kubectl drain` of it loses no
+request, while a plain Deployment + Service on the same cluster loses some.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from tests.harness.load import Load
 
 ENDPOINT_SECONDS = 120  # a node counts as lost when it has said nothing for 50 s, the controller manager's default
 RULES_REQUESTS = 20  # complete ones, a few seconds: kube-proxy writes its rules within a second of the change, and says so to nobody
-
-
 REACHED_SECONDS = 90
 """From the second pod's readiness: the operator's write, 10 s in which every node learns of the pod, a pause between two requests; busy cores."""
 
