@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from tests.cluster.cache import exclusive, write_atomically
 from tests.cluster.images_load import load_image
 from tests.cluster.layout import Layout, Node
 from tests.cluster.progress import ClusterError
+from tests.cluster.waiting import until
 
 Say = Callable[[str], None]
 NODE_READY_SECONDS = 120
@@ -163,19 +165,32 @@ def start_component(name: str, layout: Layout | None = None, wait: bool = True) 
     if name == "apiserver":
         controlplane.wait_api(where)
     elif name.startswith("kubelet-"):
-        _wait_heartbeat(where, f"node-{name[-1]}", begin)
+        _wait_heartbeat(where, name, pid, begin)
         wait_nodes(where, {f"node-{name[-1]}"})
     elif name.startswith("containerd-"):
         node.wait_runtime(where, _node_of(where, name), pid)
 
 
-def _wait_heartbeat(layout: Layout, name: str, since: datetime) -> None:
-    """Wait for a heartbeat of the node later than `since`: for some time after a kubelet ended its Node still says Ready."""
-    for event in Api(layout).watch("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases", NODE_READY_SECONDS):
-        lease = event["object"]
-        if lease["metadata"]["name"] == name and datetime.fromisoformat(lease["spec"]["renewTime"]) > since:
-            return
-    raise ClusterError(f"{name}: its kubelet sent no heartbeat in {NODE_READY_SECONDS} s; see {layout.logs / f'kubelet-{name[-1]}.log'}")
+def _wait_heartbeat(layout: Layout, component: str, pid: int, since: datetime) -> None:
+    """Wait for a heartbeat of the node later than `since`: for some time after a kubelet ended its Node still says Ready.
+
+    A kubelet that ends meanwhile is started again, as its unit does elsewhere: a containerd that answers may not be initialized yet for it.
+    """
+    name, deadline = f"node-{component[-1]}", time.monotonic() + NODE_READY_SECONDS
+    while (left := deadline - time.monotonic()) > 0:
+        handle = os.pidfd_open(pid)
+        try:
+            if until(lambda: _heartbeat(layout, name) > since, left, handle):
+                return
+        finally:
+            os.close(handle)
+        pid = processes.start_again(layout, component)
+    raise ClusterError(f"{name}: its kubelet sent no heartbeat in {NODE_READY_SECONDS} s; see {layout.logs / f'{component}.log'}")
+
+
+def _heartbeat(layout: Layout, name: str) -> datetime:
+    lease = Api(layout).get(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}")
+    return datetime.fromisoformat(lease["spec"]["renewTime"])
 
 
 def _node_of(layout: Layout, name: str) -> Node:
