@@ -29,7 +29,7 @@ class Reason(StrEnum):
     OVER_CAPACITY = "OverCapacity"  # all are loaded, but more than adapters.maxLoaded: some wait in host memory for a slot
     NO_ADAPTERS = "NoAdapters"  # nothing to load
     AGENT_UNREACHABLE = "AgentUnreachable"  # a pod's agent does not answer, so its adapters are unknown
-    API_KEYS_INVALID = "ApiKeysInvalid"  # the Secret of service.apiKeysSecret is missing or breaks a rule; the last good keys stay in force
+    API_KEYS_INVALID = "ApiKeysInvalid"  # the Secret of service.apiKeysSecret is missing or breaks a rule; keys without fault stay in force
     OWNED_FLAG = "OwnedFlag"  # engine.args or engine.env sets what Graftwork owns
     NAME_TAKEN = "NameTaken"  # a child's name belongs to an object of someone else
     INVALID_SPEC = "InvalidSpec"  # the spec breaks a rule that the schema cannot know

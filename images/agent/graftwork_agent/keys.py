@@ -62,7 +62,7 @@ class Keys:
     def _wrong(self, text: str) -> None:
         if text != self.error:
             self.error = text
-            LOG.error("%s; %s", text, "the keys that were good stay in force" if self.entries is not None else "nobody is let in")
+            LOG.error("%s; %s", text, "keys without fault are in force" if self.entries is not None else "nobody is let in")
 
     def status(self) -> dict[str, Any]:
         """Return what `/status` says of keys: nothing where none are required."""

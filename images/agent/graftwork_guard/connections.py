@@ -34,20 +34,16 @@ class Connections:
         self._remembered = remembered
         self._seen: OrderedDict[Any, float] = OrderedDict()
         self._settled = self._until = clock()
-        self._ready_since: float | None = None
         self._replicas = 0
 
     def served_by(self, replicas: int, ready: bool = True) -> None:
         """Note how many pods serve now, and whether this is one of them.
 
-        The first number is no growth: nobody is here who could have come before. Nor is what grows before this pod is ready or as it becomes it: then
-        it is the new one, and who is here has just found it.
+        The first number is no growth: nobody is here who could have come before. Nor is what grows before this pod is ready. One that comes right
+        after that may be this pod or another one that became ready with it: as nobody can tell, those who came first are let go of all the same.
         """
         now = self._clock()
-        if ready and self._ready_since is None:
-            self._ready_since = now
-        itself = self._ready_since is None or now < self._ready_since + SETTLE_SECONDS
-        if 0 < self._replicas < replicas and not itself:
+        if ready and 0 < self._replicas < replicas:
             self._settled = now + SETTLE_SECONDS
             self._until = now + WINDOW_SECONDS
         self._replicas = replicas

@@ -112,6 +112,7 @@ class InferenceReply:
         self._target = target
         self._series = series
         self._arrived = arrived
+        self._asked = monotonic()
         self._whole: Whole | None = None
         self._events: EventStream | None = None
         self.failed = False
@@ -166,7 +167,7 @@ class InferenceReply:
         if events:
             self._visit.cut_short(events.usage, max(events.contents, events.content_bytes // BYTES_PER_TOKEN), body_bytes)
         else:
-            self._visit.cut_short(None, self._wanted.tokens(monotonic() - self._arrived) if self._wanted else 0, body_bytes)
+            self._visit.cut_short(None, self._wanted.tokens(monotonic() - self._asked) if self._wanted else 0, body_bytes)
 
     def _used(self, usage: Usage) -> None:
         self._series.used(usage)
@@ -175,7 +176,7 @@ class InferenceReply:
     def _rewrite(self, body: bytes, status: int) -> tuple[int, bytes, Headers]:
         if adapter_is_gone(body, status, self._target):
             refusal = adapter_gone(self._target.public)
-            self._note(refusal.status)
+            self._series.failed(refusal.status)  # and not `failed`: that somebody unloaded it says nothing of this version's files
             document = error_document(refusal, self._route.messages_api)
             return refusal.status, json.dumps(document, separators=(",", ":")).encode(), retry_after(refusal)
         self._note(status)

@@ -52,6 +52,9 @@ def asked_in_bytes(document: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     return {**document, "encoding_format": "bytes"}, True
 
 
+COMPLETION_TOKENS = 16  # what vLLM makes of /v1/completions without max_tokens (entrypoints/openai/completion/protocol.py)
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """How much a whole answer may be: how many texts, and how many tokens each has at most, where the request says so."""
@@ -73,6 +76,8 @@ def wanted(document: dict[str, Any], bounds: tuple[str, ...]) -> Wanted | None:
     if truth(document.get("stream")):
         return None
     given = next((document[name] for name in bounds if document.get(name) is not None), None)
+    if given is None and "prompt" in document and bounds[0] not in document:
+        given = COMPLETION_TOKENS
     texts = (_whole(document.get("n")) or 1) * max(_many(document.get("prompt")), _many(document.get("messages")))
     return Wanted(max(1, texts), _whole(given))
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LOADED, UNLOADING, FAILED, REFUSED = "Loaded", "Unloading", "Failed", "Refused"
-PENDING, DOWNLOADING = "Pending", "Downloading"
 
 
 @dataclass(frozen=True)

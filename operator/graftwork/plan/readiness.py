@@ -15,7 +15,7 @@ class Proof:
     loaded: frozenset[str] = frozenset()
     """What an engine of a ready pod lists."""
     doubtful: frozenset[str] = frozenset()
-    """What an agent of a ready pod should have loaded by now, and did not refuse: of a refused one each pod knows by itself."""
+    """What an agent of a ready pod failed to fetch or to load, and did not refuse: of a refused one each pod knows by itself."""
     served: bool = False
     """Whether a pod of the deployment was ever ready."""
     told: Mapping[str, bool] = field(default_factory=dict)
@@ -25,8 +25,8 @@ class Proof:
 def required(prefer: Sequence[str], proof: Proof) -> str:
     """Return the engine name that starting pods wait for: the wanted version, else the best one that is known to load, else none.
 
-    It changes as seldom as it can, because each change is one of the file that every pod reads: a new version is waited for until it should have
-    been loaded, and then not before it was; what was waited for last is waited for while nobody can be asked.
+    It changes as seldom as it can, because each change is one of the file that every pod reads: a new version is waited for until somebody failed to
+    load it, and then not before somebody did; what was waited for last is waited for while nobody can be asked.
     """
     wanted = prefer[0]
     if _is_awaited(wanted, proof):

@@ -81,7 +81,7 @@ class LLMDeploymentReconciler:
         await write_status(ctx, live, status)
         announce(ctx, obj, status)
         self._wake_adapters(key, ctx, view)
-        waits = [again, observe.settling(view.pods, view.agents), observe.trying(ctx, view.pods, view.agents)]
+        waits = [again, observe.settling(view.pods, view.agents)]
         waits += [_retry(problem), canaries.look_again(view.selection)]
         return Result(requeue_after_seconds=min((wait for wait in waits if wait is not None), default=None))
 

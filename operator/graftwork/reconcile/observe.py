@@ -15,7 +15,7 @@ from graftwork.facts import agents as agent_facts
 from graftwork.facts import canary as canary_facts
 from graftwork.facts import pods as pod_facts
 from graftwork.facts.adapters import Adapter, Selection
-from graftwork.facts.agents import Agent, SeenAdapter
+from graftwork.facts.agents import Agent
 from graftwork.facts.canary import Settings
 from graftwork.facts.limits import Limits, limits
 from graftwork.facts.pods import Pod
@@ -34,8 +34,8 @@ SETTLE_SECONDS = 10.0
 SILENT_SECONDS = 60.0
 """How long a canary's step waits for a ready pod whose agent is silent; such a pod goes on with the share that it was told before."""
 
-TRIAL_SECONDS = 10.0
-"""How long after an agent saw an adapter first it may take to load before starting pods are told not to wait for it."""
+UNREAD_SECONDS = 120.0
+"""How long a canary's step waits, from the ConfigMap's last change, for a ready pod that does not read it: a kubelet brings a change within 90 s."""
 
 LEFTOVER_SECONDS = 1.0
 """How soon to look again for the children of a resource of this name that was deleted a moment ago."""
@@ -175,8 +175,8 @@ def inputs(
         routes=adapters_file.routes(config_map),
         standings={row["alias"]: canary_facts.from_row(row).among(engines) for row in rows},
         max_rank=min((pod.limits.max_rank for pod in found if pod.active and pod.limits), default=None),
-        unread=_unread(found, known, config_map),
-        proof=_proof(ctx, deployment, found, known, config_map),
+        unread=_unread(ctx, found, known, config_map),
+        proof=_proof(deployment, found, known, config_map),
     )
     live = live_limits(ctx, namespace, name)
     ruled = rules(deployment, live)
@@ -230,42 +230,35 @@ def _loaded_everywhere(found: Sequence[Pod], known: Mapping[str, Agent]) -> froz
     return frozenset(set.intersection(*sets))
 
 
-def _unread(found: Sequence[Pod], known: Mapping[str, Agent], config_map: Object | None) -> tuple[str, ...]:
-    """Return the ready pods whose agents have not read the ConfigMap as it is; one that has been silent for long is not waited for."""
+def _unread(ctx: Context, found: Sequence[Pod], known: Mapping[str, Agent], config_map: Object | None) -> tuple[str, ...]:
+    """Return the ready pods whose agents have not read the ConfigMap as it is; none is waited for without end, since the others serve by it."""
     text = ((config_map or {}).get("data") or {}).get(names.ADAPTERS_KEY) or ""
-    wanted = adapters_file.content_hash(text)
+    wanted, late = adapters_file.content_hash(text), _age(ctx, config_map) >= UNREAD_SECONDS
     behind = []
     for pod in found:
         agent = known.get(pod.uid)
-        if pod.ready and agent and (agent.observed_hash != wanted if agent.reachable else agent.silent_seconds < SILENT_SECONDS):
+        if pod.ready and agent and (agent.observed_hash != wanted and not late if agent.reachable else agent.silent_seconds < SILENT_SECONDS):
             behind.append(pod.name)
     return tuple(sorted(behind))
 
 
-def _trial_left(ctx: Context, item: SeenAdapter) -> float | None:
-    """Return for how many seconds more it is no news that an adapter is not loaded yet; None if it is loaded, refused or of unknown age."""
-    if item.state not in (agent_facts.PENDING, agent_facts.DOWNLOADING, agent_facts.FAILED):
-        return None
+def _age(ctx: Context, obj: Object | None) -> float:
+    """Return the seconds since our last change of an object, by the API server's own note of it; 0 without one."""
+    fields = ((obj or {}).get("metadata") or {}).get("managedFields") or []
     try:
-        return TRIAL_SECONDS - (ctx.clock.now() - parse_rfc3339(item.seen_at)).total_seconds()
-    except ValueError:
-        return None
+        return max((ctx.clock.now() - parse_rfc3339(field["time"])).total_seconds() for field in fields)
+    except (ValueError, KeyError):
+        return 0.0
 
 
-def trying(ctx: Context, found: Sequence[Pod], known: Mapping[str, Agent]) -> float | None:
-    """Return in how many seconds an adapter that a ready pod has not loaded yet becomes doubtful; None if none will."""
-    said = [item for pod in found if pod.ready and pod.uid in known and known[pod.uid].reachable for item in known[pod.uid].adapters]
-    return min((left for item in said if (left := _trial_left(ctx, item)) is not None and left > 0), default=None)
-
-
-def _proof(ctx: Context, deployment: LLMDeployment, found: Sequence[Pod], known: Mapping[str, Agent], config_map: Object | None) -> Proof:
-    """Return what is known of which adapters load."""
+def _proof(deployment: LLMDeployment, found: Sequence[Pod], known: Mapping[str, Agent], config_map: Object | None) -> Proof:
+    """Return what is known of which adapters load. What waits for its turn, or for an engine that comes back, has not failed."""
     ready = [known[pod.uid] for pod in found if pod.ready and pod.uid in known]
     said = [item for agent in ready if agent.reachable for item in agent.adapters]
     return Proof(
         heard=bool(ready) and all(agent.reachable for agent in ready),
         loaded=frozenset(item.engine_name for item in said if item.state == agent_facts.LOADED),
-        doubtful=frozenset(item.engine_name for item in said if (left := _trial_left(ctx, item)) is not None and left <= 0),
+        doubtful=frozenset(item.engine_name for item in said if item.state == agent_facts.FAILED),
         served=bool(ready or deployment.status.get("coldStart")),
         told=adapters_file.required(config_map),
     )

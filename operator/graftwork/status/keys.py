@@ -22,6 +22,6 @@ def keys_problem(pods: Sequence[Pod], agents: Mapping[str, Agent], template_hash
     for pod in sorted(pods, key=lambda item: item.name):
         agent = agents.get(pod.uid)
         if pod.template_hash == template_hash and agent and agent.reachable and agent.keys_error:
-            kept = "the keys that were good stay in force" if pod.ready else "it is not ready before it has keys"
+            kept = "keys without fault are in force" if pod.ready else "it is not ready before it has keys"
             return Problem(Reason.API_KEYS_INVALID, f"API keys in pod {pod.name}: {clip(agent.keys_error)}; {kept}. {_REMEDY}")
     return None

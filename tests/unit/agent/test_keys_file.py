@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -133,7 +135,10 @@ def test_any_bytes_are_entries_or_a_refusal(data: bytes) -> None:
 
 
 def test_the_example_is_valid_and_its_two_objects_fit_together() -> None:
-    secret, deployment = yaml.safe_load_all((Path(__file__).parents[3] / "examples/03-api-keys.yaml").read_text())
-    found = parse(secret["stringData"]["keys.yaml"].encode())
+    text = (Path(__file__).parents[3] / "examples/03-api-keys.yaml").read_text()
+    keys = text.partition("<<END\n")[2].partition("#   END")[0].replace("#   ", "").replace("$(openssl rand -hex 24)", "0" * 48)
+    deployment = yaml.safe_load(text)
+    number = itertools.count()
+    found = parse(re.sub("0{48}", lambda _: f"{next(number):048}", keys).encode())
     assert ([entry["name"] for entry in found.entries], found.left_out) == (["team-a", "team-b", "prometheus"], [])
-    assert LLMDeployment.from_object(deployment).spec.service.api_keys_secret == secret["metadata"]["name"]
+    assert f"create secret generic {LLMDeployment.from_object(deployment).spec.service.api_keys_secret} " in text

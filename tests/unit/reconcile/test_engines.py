@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from graftwork.clock import rfc3339
 
 from tests.unit.reconcile.test_llmdeployment import rank_of, serving
 from tests.unit.reconcile.world import World
@@ -84,8 +83,7 @@ def awaited(world: World) -> dict[str, bool]:
     return {item["name"]: item["required"] for item in json.loads(world.content())["adapters"]}
 
 
-@pytest.mark.parametrize("state", ["Failed", "Downloading"])
-async def test_an_adapter_that_never_loaded_delays_no_new_pod_and_one_that_does_does(state: str) -> None:
+async def test_an_adapter_that_never_loaded_delays_no_new_pod_and_one_that_does_does() -> None:
     world = World()
     await serving(world)
     good = world.adapter()
@@ -96,12 +94,13 @@ async def test_an_adapter_that_never_loaded_delays_no_new_pod_and_one_that_does_
     world.writes()
     bad = world.adapter("legal", letter="b")
     await world.run("LLMDeployment", "support")
-    row = {"engineName": bad, "name": "legal-1", "state": state, "seenAt": rfc3339(world.clock.now())}
-    world.agent("p1", adapters=[{"engineName": good, "name": "medical-1", "state": "Loaded"}, row])
-    assert (await world.run("LLMDeployment", "support")).requeue_after_seconds == 10
+    loaded = {"engineName": good, "name": "medical-1", "state": "Loaded"}
+    row = {"engineName": bad, "name": "legal-1", "state": "Downloading"}
+    world.agent("p1", adapters=[loaded, row])
+    await world.run("LLMDeployment", "support")
     world.pod("p2", ready=False)
     assert awaited(world) == {"medical-1": True, "legal-1": True}
-    await world.clock.advance(10)
+    world.agent("p1", adapters=[loaded, row | {"state": "Failed", "reason": "SourceNotFound"}])
     await world.run("LLMDeployment", "support")
     assert awaited(world) == {"medical-1": True, "legal-1": False}
     world.agents.views.clear()
@@ -130,3 +129,20 @@ async def test_a_first_start_waits_for_its_adapters() -> None:
     world.pod("p1", ready=False)
     await world.run("LLMDeployment", "support")
     assert awaited(world) == {"medical-1": True}
+
+
+@pytest.mark.parametrize("state", ["Pending", "Downloading"])
+async def test_an_engine_that_ends_takes_no_adapter_from_what_its_successor_waits_for(state: str) -> None:
+    world = World()
+    await serving(world)
+    good = world.adapter()
+    await world.run("LLMDeployment", "support")
+    world.agent("p1", good)
+    await world.run("LLMDeployment", "support")
+    world.writes()
+    world.agent("p1", adapters=[{"engineName": good, "name": "medical-1", "state": state}])  # before the kubelet has seen that the pod is not ready
+    for _ in range(3):
+        await world.run("LLMDeployment", "support")
+        await world.clock.advance(60)
+    assert awaited(world) == {"medical-1": True}
+    assert [kind for _, kind, _ in world.writes() if kind == "ConfigMap"] == []

@@ -21,7 +21,7 @@ def test_a_bad_file_is_told_while_everything_serves_on() -> None:
     assert condition(found, "Serving") == ("True", "Serving")
     assert condition(found, "AdaptersLoaded")[0] == "True"
     assert (found["readyReplicas"], found["summary"]) == (2, "2/2 ready, 1/1 adapter, revision 7")
-    for words in ("in pod p2", TEXT, "the keys that were good stay in force", "spec.service.apiKeysSecret"):
+    for words in ("in pod p2", TEXT, "keys without fault are in force", "spec.service.apiKeysSecret"):
         assert words in message(found, "Ready")
 
 
