@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from graftwork.clock import rfc3339
 from graftwork.cluster.protocol import PeerView
 from graftwork.errors import Unavailable
 
@@ -96,3 +97,17 @@ async def test_the_time_of_a_step_begins_when_the_pods_have_read_of_it_and_a_sil
     await world.run("LLMDeployment", "support")
     assert world.row()["stepStartedAt"]
     assert world.row()["stable"] == "medical-1"
+
+
+async def test_a_pod_that_never_reads_its_file_holds_a_step_for_two_minutes_only() -> None:
+    world = Canary()
+    await world.begin()
+    world.behind["p2"] = world.hash()
+    await world.go(61)
+    config_map = world.get("ConfigMap", "support-adapters")
+    (field,) = config_map["metadata"]["managedFields"]
+    world.cluster.seed({**config_map, "metadata": {**config_map["metadata"], "managedFields": [{**field, "time": rfc3339(world.clock.now())}]}})
+    await world.go(119)
+    assert "p2 not yet" in world.row()["message"]
+    await world.go(2)
+    assert world.row()["stepStartedAt"], "the others serve by it meanwhile, and nobody would judge it"
