@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 
 import httpx
 from openai import AsyncOpenAI
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.service import QUESTION
+from tests.harness import ask
+from tests.harness.kube import Object
 
 CONNECTIONS = 12
 """Of each library. A Service gives a new connection to one of two pods by chance: all of a library's find the same one once in 2,000 times."""
+REACHED_SECONDS = 90
+"""From the last pod's readiness: the operator's write, 10 s in which every node learns of the pod, a pause between two requests; busy cores."""
 PAUSE_SECONDS = 2.0  # the engine ends a connection that has been idle for 5 s
 
 
@@ -78,3 +84,22 @@ class Kept:
                     await self._over.wait()
             except TimeoutError:
                 continue
+
+
+def asked(pod: Object, models: Sequence[str]) -> dict[str, float]:
+    """Return how many requests a pod's own guard has counted of these models."""
+    _, text = ask.get(pod["status"]["podIP"], 8000, "/graftwork/metrics")
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples if sample.name == "graftwork_requests_total"]
+    return {model: sum(sample.value for sample in samples if sample.labels["alias"] == model) for model in models}
+
+
+def until_asked(pods: Sequence[Object], models: Sequence[str], before: dict[str, dict[str, float]] | None = None) -> dict[str, dict[str, float]]:
+    """Return each pod's counts as soon as every pod was asked each model since `before`; of one library's clients each model is asked by."""
+    known = before or {pod["metadata"]["name"]: dict.fromkeys(models, 0.0) for pod in pods}
+    deadline = time.monotonic() + REACHED_SECONDS
+    while True:
+        now = {pod["metadata"]["name"]: asked(pod, models) for pod in pods}
+        if all(now[name][model] > known[name][model] for name in now for model in models):
+            return now
+        assert time.monotonic() < deadline, f"after {REACHED_SECONDS} s not every library has reached every pod: {known} -> {now}"
+        threading.Event().wait(0.5)

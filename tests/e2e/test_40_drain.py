@@ -7,15 +7,13 @@ request, while a plain Deployment + Service on the same cluster loses some.
 from __future__ import annotations
 
 import re
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.kept import Kept
+from tests.e2e.kept import Kept, until_asked
 from tests.e2e.service import DEPLOYMENT_READY_SECONDS, QUESTION, Service, container
 from tests.harness import ask, install, machine
 from tests.harness.install import Environment
@@ -24,8 +22,6 @@ from tests.harness.load import Load
 
 ENDPOINT_SECONDS = 120  # a node counts as lost when it has said nothing for 50 s, the controller manager's default
 RULES_REQUESTS = 20  # complete ones, a few seconds: kube-proxy writes its rules within a second of the change, and says so to nobody
-REACHED_SECONDS = 90
-"""From the second pod's readiness: the operator's write, 10 s in which every node learns of the pod, a pause between two requests; busy cores."""
 
 
 @pytest.fixture(scope="class")
@@ -45,32 +41,14 @@ def two_replicas(taught: Service, kept: Kept, kube: Kube) -> Iterator[Service]:
     kube.wait("llmdeployment", "tiny", lambda item: item.get("status", {}).get("replicas") == 1, 180, "one replica")
 
 
-def asked(pod: Object) -> dict[str, float]:
-    """Return how many requests a pod's own guard has counted of the models that the kept clients ask."""
-    _, text = ask.get(pod["status"]["podIP"], 8000, "/graftwork/metrics")
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples if sample.name == "graftwork_requests_total"]
-    return {alias: sum(sample.value for sample in samples if sample.labels["alias"] == alias) for alias in ("medical", "tiny")}
-
-
-def until_asked(pods: list[Object], before: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Return each pod's counts as soon as clients of both libraries have reached every pod since `before`."""
-    deadline = time.monotonic() + REACHED_SECONDS
-    while True:
-        now = {pod["metadata"]["name"]: asked(pod) for pod in pods}
-        if all(now[name][alias] > before[name][alias] for name in now for alias in now[name]):
-            return now
-        assert time.monotonic() < deadline, f"after {REACHED_SECONDS} s not every library has reached every pod: {before} -> {now}"
-        threading.Event().wait(1)
-
-
 class TestTwoReplicas:
     """One on each node. What is lost comes back as it was, so the drain finds the same two pods."""
 
     def test_clients_that_keep_their_connections_reach_the_new_pod(self, two_replicas: Service, kept: Kept) -> None:
         pods = two_replicas.pods()
         assert len(pods) == 2
-        reached = until_asked(pods, {pod["metadata"]["name"]: dict.fromkeys(("medical", "tiny"), 0.0) for pod in pods})
-        until_asked(pods, reached)  # and go on reaching both: nobody has merely passed by
+        reached = until_asked(pods, ("medical", "tiny"))
+        until_asked(pods, ("medical", "tiny"), reached)  # and go on reaching both: nobody has merely passed by
         kept.stop()
         assert kept.failures == []
         assert kept.answered > 0

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from tests.harness import install, records
+from tests.harness.bench_balance import balance
 from tests.harness.bench_guard import guard
 from tests.harness.bench_hot import one_pod, rollback, three_pods, unloaded
 from tests.harness.bench_many import many
@@ -28,6 +29,7 @@ PHASES: dict[str, Callable[[Stage], None]] = {  # in an order with few changes o
     "unloaded": unloaded,
     "guard": guard,
     "usual": usual,
+    "balance": balance,
     "three-pods": three_pods,
     "many": many,
 }
