@@ -46,20 +46,20 @@ def due(now: datetime, keep: frozenset[str], last: Last | None, *, oldest: datet
     """Return after how long the next sweep is due (at once: zero or less); None while one runs, or when there is nothing to look after.
 
     `keep` are the digests that are referred to now, `oldest` when the first LoRAAdapter of the namespace was created, and `lost` whether this
-    process saw a reference go before there was any sweep.
+    process saw a reference go since the newest sweep began: one that came later than that sweep is in nobody's list.
     """
     if last is None:
         if lost:
             return timedelta()
         return oldest + PERIOD - now if oldest else None
-    pause = _pause(keep, last, retain_seconds) if last.over else None
+    pause = _pause(keep, last, retain_seconds, lost=lost) if last.over else None
     return None if pause is None else last.at + pause - now
 
 
-def _pause(keep: frozenset[str], last: Last, retain_seconds: int) -> timedelta | None:
+def _pause(keep: frozenset[str], last: Last, retain_seconds: int, *, lost: bool) -> timedelta | None:
     if last.failed:
         return AFTER_FAILURE
-    if last.keep - keep:
+    if lost or last.keep - keep:
         return SOON
     if last.waiting:
         return min(PERIOD, max(timedelta(seconds=retain_seconds), SOON))

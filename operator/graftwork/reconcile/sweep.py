@@ -57,14 +57,10 @@ class SweepReconciler:
         if last and not last.over:
             await self._instruct(ctx, key, jobs[-1], keep)
         wait = sweep.due(ctx.clock.now(), keep, last, oldest=_oldest(ctx, key.namespace), lost=lost, retain_seconds=ctx.config.store.retain_seconds)
+        self._seen[key] = self._seen.get(key, frozenset()) | keep  # what goes is remembered until a sweep begins
         if wait is None:
-            self._seen[key] = keep
             return Result(gone=not (keep or jobs))
         if wait.total_seconds() > 0:
-            if last:  # without one, `lost` must be remembered until there is
-                self._seen[key] = keep
-            else:
-                self._seen[key] = self._seen.get(key, frozenset()) | keep
             return Result(requeue_after_seconds=wait.total_seconds())
         await self._begin(ctx, key, jobs, keep)
         self._seen[key] = keep

@@ -84,6 +84,26 @@ async def test_a_deletion_makes_a_sweep_and_the_one_before_goes() -> None:
     assert kept(world, 2) == []
 
 
+async def test_what_came_after_a_sweep_and_went_is_swept_as_soon() -> None:
+    world = World()
+    world.adapter()
+    await run(world)
+    await world.clock.advance(DAY)
+    await run(world)
+    finish(world, 1)
+    await run(world)
+    world.adapter("legal", letter="b")
+    await run(world)
+    gone(world, "legal-1")
+    await world.clock.advance(29)
+    assert (await run(world)).requeue_after_seconds == 1, "a sweep's list has never had it"
+    await world.clock.advance(1)
+    await run(world)
+    assert jobs(world) == [f"{KEY}-2"]
+    finish(world, 2)
+    assert (await run(world)).requeue_after_seconds == DAY
+
+
 async def test_what_waits_is_looked_at_every_day_until_nothing_does_even_without_adapters() -> None:
     world = World()
     world.adapter()
