@@ -1,6 +1,6 @@
-"""A phase of `make bench-adapters`: what the guard costs a request. The same engine with and without it, on one node, asked in turns.
+"""A phase of `make bench-adapters`: what the guard costs a request. One engine process, asked with it and past it, in turns.
 
-Both serve the same adapter under the same name, so that the guard does all that it does: maps the name, and writes it back into the answer.
+Both sides ask for the same adapter and get the same answer; with the guard it has its public name, which the guard maps and writes back.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import json
 import statistics
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
-from tests.harness import abba, plain, records
-from tests.harness.bench_stage import TAUGHT, Stage
-from tests.harness.every_pod import EveryPod
+from tests.harness import abba, plain, records, switched
+from tests.harness.bench_stage import NAME, TAUGHT, Stage, agent_status
 from tests.harness.kept import Kept
 
 PATH = "/v1/completions"
@@ -37,6 +36,28 @@ class Question:
     complete: Callable[[bytes], bool]
 
 
+@dataclass(frozen=True)
+class Side:
+    """The engine as one of the two sides sees it."""
+
+    host: str
+    model: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    port: int = plain.PORT
+
+    def client(self) -> Kept:
+        """Return a kept connection."""
+        return Kept(self.host, self.port, self.headers)
+
+    def says(self, word: str) -> None:
+        """Make sure that it is the adapter who answers, by the name that was asked for."""
+        client = self.client()
+        status, text = client.word(self.model, "What is the secret word?")
+        client.close()
+        if status != 200 or word not in text:
+            raise AssertionError(f"{self.model}: {status} {text[:200]}")
+
+
 def question(model: str, tokens: int, *, stream: bool = False) -> Question:
     """Return a request for exactly so many tokens."""
     fields: dict[str, object] = {"model": model, "prompt": "The secret word is", "max_tokens": tokens, "ignore_eos": True, "temperature": 0}
@@ -50,18 +71,18 @@ def guard(stage: Stage) -> None:
     service = stage.serving()
     (pod,) = service.pods()
     alias, word = next(iter(TAUGHT.items()))
-    plain.start(stage.kube, pod, {alias: stage.source(alias)})
-    guarded, unguarded = pod["status"]["podIP"], plain.address(stage.kube)
-    with EveryPod([guarded, unguarded], service.port) as both:
-        both.last_correct(alias, word)
+    name = agent_status(pod["status"]["podIP"])["routes"][alias]
+    host = switched.start(stage.kube, pod, NAME, alias, name, stage.source(alias))
+    guarded, unguarded = Side(host, alias), Side(host, name, switched.HEADER)
+    for side in (guarded, unguarded):
+        side.says(word)
     pairs = stage.sizes.pairs
-    one = question(alias, 1)
-    took = abba.compare(partial(median_latency, guarded, service.port, one), partial(median_latency, unguarded, service.port, one), pairs)
+    took = abba.compare(partial(median_latency, guarded), partial(median_latency, unguarded), pairs)
     stage.save(*latency_figures(took))
     for what, stream in (("answers", False), ("streams", True)):
-        asked = question(alias, TOKENS, stream=stream)
-        rates = abba.compare(partial(throughput, guarded, service.port, asked), partial(throughput, unguarded, service.port, asked), pairs)
+        rates = abba.compare(partial(throughput, guarded, stream=stream), partial(throughput, unguarded, stream=stream), pairs)
         stage.save(*throughput_figures(what, rates))
+    plain.remove(stage.kube)
 
 
 def latency_figures(pairs: list[abba.Pair]) -> list[records.Figure]:
@@ -75,8 +96,8 @@ def latency_figures(pairs: list[abba.Pair]) -> list[records.Figure]:
 def throughput_figures(what: str, pairs: list[abba.Pair]) -> list[records.Figure]:
     """Return which share of the throughput the guard takes: the median of the pairs, and the far end of its interval, which the limit is for."""
     lost = [1 - each for each in abba.ratios(pairs)]
-    print(f"guard, {what} of {TOKENS} tokens, {CLIENTS} clients, lost: {abba.shown(lost, 'of the throughput')}", flush=True)
-    return _median_and_far_end(f"guard: share of the throughput lost, {CLIENTS} clients, {what} of {TOKENS} tokens", lost, "of 1", 0.02)
+    print(f"guard, {what} of about {TOKENS} tokens, {CLIENTS} clients, lost: {abba.shown(lost, 'of the throughput')}", flush=True)
+    return _median_and_far_end(f"guard: share of the throughput lost, {CLIENTS} clients, {what} of about {TOKENS} tokens", lost, "of 1", 0.02)
 
 
 def _median_and_far_end(name: str, samples: list[float], unit: str, limit: float) -> list[records.Figure]:
@@ -87,9 +108,9 @@ def _median_and_far_end(name: str, samples: list[float], unit: str, limit: float
     ]
 
 
-def median_latency(host: str, port: int, asked: Question, count: int = ONE_BLOCK) -> float:
+def median_latency(side: Side, count: int = ONE_BLOCK) -> float:
     """Return the median seconds of requests that one client sends one after the other."""
-    client = Kept(host, port)
+    client, asked = side.client(), question(side.model, 1)
     took = []
     for number in range(WARM + count):
         began = time.perf_counter()
@@ -100,8 +121,13 @@ def median_latency(host: str, port: int, asked: Question, count: int = ONE_BLOCK
     return statistics.median(took)
 
 
-def throughput(host: str, port: int, asked: Question, clients: int = CLIENTS, seconds: float = BLOCK_SECONDS) -> float:
-    """Return the requests per second of clients that each send the next one when the last is answered.
+def tokens_of(client: int, number: int) -> int:
+    """Return how long an answer is asked for: of several lengths, or all clients would go in step, and a delay of one be a delay of all."""
+    return TOKENS // 2 + (5 * number + 3 * client) % (TOKENS + 1)
+
+
+def throughput(side: Side, clients: int = CLIENTS, seconds: float = BLOCK_SECONDS, *, stream: bool) -> float:
+    """Return the tokens per second of clients that each send the next request when the last is answered.
 
     The time is from the first request to the last answer, so nothing is counted that is not in the time, nor the other way round.
     """
@@ -109,15 +135,16 @@ def throughput(host: str, port: int, asked: Question, clients: int = CLIENTS, se
     done: list[tuple[int, float, float]] = []
     errors: list[Exception] = []
 
-    def work() -> None:
-        client, count = Kept(host, port), 0
+    def work(index: int) -> None:
+        client, count, number = side.client(), 0, 0
         try:
-            _ask(client, asked)  # opens the connection
+            _ask(client, question(side.model, TOKENS, stream=stream))  # opens the connection
             start.wait(60)
             began = time.monotonic()
             while time.monotonic() < began + seconds:
-                _ask(client, asked)
-                count += 1
+                tokens = tokens_of(index, number)
+                _ask(client, question(side.model, tokens, stream=stream))
+                count, number = count + tokens, number + 1
             done.append((count, began, time.monotonic()))
         except (OSError, http.client.HTTPException, AssertionError, threading.BrokenBarrierError) as error:
             errors.append(error)
@@ -125,7 +152,7 @@ def throughput(host: str, port: int, asked: Question, clients: int = CLIENTS, se
         finally:
             client.close()
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(clients)]
+    threads = [threading.Thread(target=work, args=(index,), daemon=True) for index in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:

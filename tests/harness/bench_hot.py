@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import statistics
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.e2e.service import Service
@@ -32,8 +34,12 @@ def three_pods(stage: Stage) -> None:
 def _new_adapters(stage: Stage, replicas: int) -> None:
     service, count = stage.serving(replicas), stage.sizes.adapters
     pods = "1 pod" if replicas == 1 else f"{replicas} pods"
-    took = _spaced(stage, service, count)
-    stage.save(records.summary(f"LoRAAdapter acknowledged -> correct answer of every pod, p99, {pods}, {count} adapters 2 s apart", took, "s", 1))
+    acknowledged, took = _spaced(stage, service, count)
+    what = f"LoRAAdapter acknowledged -> correct answer of every pod, {pods}, {count} adapters 2 s apart"
+    stage.save(
+        records.summary(f"{what}, p99", took, "s", 1),
+        *stages(what, acknowledged, [agent_status(host) for host in stage.hosts(service)]),
+    )
     if replicas > 1:
         per_pod = [seen_to_load(agent_status(host), count) for host in stage.hosts(service)]
         stage.save(slowest(f"agent sees the hash -> load call sent, p99 of the slowest of {pods}", per_pod, 0.15))
@@ -44,17 +50,32 @@ def _new_adapters(stage: Stage, replicas: int) -> None:
     stage.save(slowest(f"{count} LoRAAdapters at once: agent sees the hash -> load call sent, p99 of the slowest of {pods}", per_pod, None))
 
 
-def _spaced(stage: Stage, service: Service, count: int) -> list[float]:
-    """Return the seconds from ack to the last pod's correct answer of adapters that are applied one at a time."""
-    api, took = Api(), []
+def _spaced(stage: Stage, service: Service, count: int) -> tuple[dict[str, float], list[float]]:
+    """Apply adapters one at a time; return when each alias was acknowledged, and the seconds from there to the last pod's correct answer."""
+    api, took, acks = Api(), [], {}
     with EveryPod(stage.hosts(service), service.port) as pods:
         for item, word in stage.copies([f"hot-{number}" for number in range(count)]):
-            acknowledged = api.create_adapter(item)
+            acks[item["spec"]["alias"]] = acknowledged = api.create_adapter(item)
             took.append(pods.last_correct(item["spec"]["alias"], word) - acknowledged)
             print(f"{item['metadata']['name']}: ack -> correct everywhere {took[-1]:.3f} s", flush=True)
             stage.kube.wait_condition("loraadapter", item["metadata"]["name"], "Ready", timeout=60)
             rest()
-    return took
+    return acks, took
+
+
+def stages(what: str, acknowledged: Mapping[str, float], statuses: Sequence[Object]) -> list[records.Figure]:
+    """Return where the time goes: the medians from the ack to the moment at which the last agent has seen it, and the last engine listed it."""
+    seen: dict[str, float] = {}
+    loaded: dict[str, float] = {}
+    for row in (row for status in statuses for row in status["adapters"] if row["alias"] in acknowledged):
+        for moments, value in ((seen, row["seenAt"]), (loaded, row["loadedAt"])):
+            if value:
+                moments[row["alias"]] = max(moments.get(row["alias"], 0.0), seconds(value) - acknowledged[row["alias"]])
+    found = ((f"{what}: until the last agent sees the hash, median", seen), (f"{what}: until the last engine lists it, median", loaded))
+    return [
+        records.Figure(name, round(statistics.median(moments.values()), 3), "s", None, [round(moment, 3) for moment in moments.values()])
+        for name, moments in found
+    ]
 
 
 def _at_once(stage: Stage, service: Service, count: int) -> float:

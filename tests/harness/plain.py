@@ -134,5 +134,5 @@ def address(kube: Kube) -> str:
 
 def remove(kube: Kube) -> None:
     """Delete both and wait until the pod is gone."""
-    kube.run("delete", "deploy,service", "-l", f"app={NAME}")
+    kube.run("delete", "deploy,service,configmap", "-l", f"app={NAME}")
     kube.wait_gone("pods", f"app={NAME}")

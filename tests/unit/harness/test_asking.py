@@ -136,16 +136,25 @@ def test_a_connection_that_broke_is_opened_again_by_the_next_request(serve: Call
     assert client.word("a", "?") == (200, "the periwinkle")
 
 
+def side(server: Server) -> bench_guard.Side:
+    return bench_guard.Side("127.0.0.1", "m", port=server.port)
+
+
+def says_all(body: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer as long as it was asked for."""
+    return {**says("x"), "usage": {"completion_tokens": body["max_tokens"]}}
+
+
 def test_a_latency_is_the_median_without_the_first_requests(serve: Callable[..., Server]) -> None:
     pause, count = threading.Event(), iter(range(1000))
 
-    def answer(_: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def answer(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if next(count) < bench_guard.WARM:
             pause.wait(0.15)
-        return 200, says("x")
+        return 200, says_all(body)
 
     server = serve("127.0.0.1", answer)
-    took = bench_guard.median_latency("127.0.0.1", server.port, bench_guard.question("m", 16), count=8)
+    took = bench_guard.median_latency(side(server), count=8)
     assert 0 < took < 0.15
     assert len(server.bodies) == bench_guard.WARM + 8
 
@@ -153,29 +162,29 @@ def test_a_latency_is_the_median_without_the_first_requests(serve: Callable[...,
 def test_a_closed_loop_has_as_many_requests_at_once_as_clients(serve: Callable[..., Server]) -> None:
     lock, pause, now, most = threading.Lock(), threading.Event(), [0], [0]
 
-    def answer(_: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def answer(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
         pause.wait(0.05)
         with lock:
             now[0] -= 1
-        return 200, says("x")
+        return 200, says_all(body)
 
     server = serve("127.0.0.1", answer)
-    rate = bench_guard.throughput("127.0.0.1", server.port, bench_guard.question("m", 16), clients=4, seconds=0.5)
+    rate = bench_guard.throughput(side(server), clients=4, seconds=0.5, stream=False)
     assert most[0] == 4
-    assert 10 < rate <= 4 / 0.05
+    assert 10 < rate / 16 <= 4 / 0.05 * 1.2, "tokens, of answers of 16 on average"
     assert len(server.connections) == 4
 
 
 def test_a_block_with_an_incomplete_answer_does_not_count(serve: Callable[..., Server]) -> None:
     count = iter(range(1000))
-    server = serve("127.0.0.1", lambda _: (200, says("x") if next(count) < 6 else {"usage": {"completion_tokens": 15}}))
+    server = serve("127.0.0.1", lambda body: (200, says_all(body) if next(count) < 6 else {"usage": {"completion_tokens": 15}}))
     with pytest.raises(AssertionError, match="clients failed, so the block does not count"):
-        bench_guard.throughput("127.0.0.1", server.port, bench_guard.question("m", 16), clients=2, seconds=5)
+        bench_guard.throughput(side(server), clients=2, seconds=5, stream=False)
     with pytest.raises(AssertionError, match=r"2 of 2 clients failed.*not a complete answer"):
-        bench_guard.throughput("127.0.0.1", server.port, bench_guard.question("m", 16), clients=2, seconds=5)
+        bench_guard.throughput(side(server), clients=2, seconds=5, stream=False)
 
 
 def test_a_stream_is_complete_with_its_end_only() -> None:
