@@ -37,7 +37,7 @@ def _new_adapters(stage: Stage, replicas: int) -> None:
     acknowledged, took = _spaced(stage, service, count)
     what = f"LoRAAdapter acknowledged -> correct answer of every pod, {pods}, {count} adapters 2 s apart"
     stage.save(
-        records.summary(f"{what}, p99", took, "s", 1),
+        records.summary(f"LoRAAdapter acknowledged -> correct answer of every pod, p99, {pods}, {count} adapters 2 s apart", took, "s", 1),
         *stages(what, acknowledged, [agent_status(host) for host in stage.hosts(service)]),
     )
     if replicas > 1:

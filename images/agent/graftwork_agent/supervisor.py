@@ -81,6 +81,4 @@ def main() -> int:
     """Supervise `serve --supervised`."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
-    # Threads verify adapters side by side. An arena for each keeps what one file once took, for as long as the pod lives.
-    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     return run([sys.executable, "-m", "graftwork_agent", "serve", "--supervised"])
