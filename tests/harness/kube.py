@@ -78,8 +78,13 @@ class Kube:
         self.run("delete", kind, *names, "--ignore-not-found", f"--timeout={int(timeout)}s", timeout=timeout + 10)
 
     def watch(self, kind: str, name: str = "", selector: str = "", deadline: float | None = None) -> Iterator[tuple[str, Object]]:
-        """Yield (event type, object) from the watch stream, beginning with what is there, until `deadline` (time.monotonic)."""
-        args = ["get", kind, *((name,) if name else ()), *(("-l", selector) if selector else ()), "--watch", "--output-watch-events", "-o", "json"]
+        """Yield (event type, object) from the watch stream, beginning with what is there, until `deadline` (time.monotonic).
+
+        One object is chosen by its field: asked for it by name, kubectl reads it, watches from "any version" and leaves out the first event, and with
+        it a change that came in between.
+        """
+        chosen = (f"--field-selector=metadata.name={name}",) if name else ()
+        args = ["get", kind, *chosen, *(("-l", selector) if selector else ()), "--watch", "--output-watch-events", "-o", "json"]
         process = subprocess.Popen(self.command(*args), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         timer = threading.Timer(max(0.0, deadline - time.monotonic()), process.kill) if deadline is not None else None
         if timer:
