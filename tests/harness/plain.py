@@ -15,6 +15,7 @@ NAME = "plain"
 LABELS = {"app": NAME}
 PORT = 8000
 READY_SECONDS = 420
+OLD_POD_SECONDS = 120
 OWN_FLAGS = ("--middleware", "--shutdown-timeout")
 """What only Graftwork sets. Without the second, vLLM ends at once when it is told to: nobody who runs it by hand is told of that flag."""
 KEPT_MOUNTS = ("model", "home", "shm")
@@ -116,11 +117,11 @@ def start(kube: Kube, pod: Object, adapters: Mapping[str, str]) -> str:
 def finished(kube: Kube) -> str:
     """Wait for the end of a rollout, the old pod's too; return the Service's address."""
     kube.run("rollout", "status", f"deploy/{NAME}", f"--timeout={READY_SECONDS}s", timeout=READY_SECONDS + 10)
-    deadline = time.monotonic() + 120
-    while len(kube.list("pods", f"app={NAME}")) != 1:
-        if time.monotonic() > deadline:
-            raise AssertionError("the old pod of the plain Deployment is still there after 120 s")
-        time.sleep(0.5)
+    for _ in kube.watch("pods", selector=f"app={NAME}", deadline=time.monotonic() + OLD_POD_SECONDS):
+        if len(kube.list("pods", f"app={NAME}")) == 1:
+            break
+    else:
+        raise AssertionError(f"the old pod of the plain Deployment is still there after {OLD_POD_SECONDS} s")
     service = kube.get("service", NAME)
     assert service
     return str(service["spec"]["clusterIP"])
