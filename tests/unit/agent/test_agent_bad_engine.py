@@ -112,30 +112,20 @@ async def test_an_adapter_that_is_loaded_already_is_not_an_error(pod: Pod, engin
         await seen.until(lambda: seen.state(name) == "Loaded")
 
 
+@pytest.mark.parametrize("fault", ["breaks", "dies"])
 async def test_an_adapter_that_ends_the_engine_comes_last_and_after_three_times_not_at_all(
-    pod: Pod, engine: StubEngine, monkeypatch: pytest.MonkeyPatch
+    pod: Pod, engine: StubEngine, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
+    """The connection breaks; or vLLM's server answers 500 when its core has died, also the loads that come next, and ends some seconds later."""
     monkeypatch.setattr("graftwork_agent.backoff.FIRST_SECONDS", 0.05)
     bad, good = pod.publish("aaa"), pod.publish("zzz", seed=2)
-    engine.faults.breaks.add(engine_name(bad))
+    getattr(engine.faults, fault).add(engine_name(bad))
     pod.desire(adapters_json([entry(bad), entry(good)]))
     async with pod.serve() as seen:
         await seen.until(lambda: seen.state(engine_name(bad)) == "Refused" and seen.state(engine_name(good)) == "Loaded", 20)
         assert "ended 3 times" in seen.adapter(engine_name(bad))["message"]
-    assert engine.count("load", engine_name(bad)) == 3
-
-
-async def test_an_adapter_whose_load_kills_the_engine_with_an_answer_is_found_out_too(
-    pod: Pod, engine: StubEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """vLLM's server answers 500 when its core has died, also the loads that come next, and ends some seconds later."""
-    monkeypatch.setattr("graftwork_agent.backoff.FIRST_SECONDS", 0.05)
-    bad, good = pod.publish("aaa"), pod.publish("zzz", seed=2)
-    engine.faults.dies.add(engine_name(bad))
-    pod.desire(adapters_json([entry(bad), entry(good)]))
-    async with pod.serve() as seen:
-        await seen.until(lambda: seen.state(engine_name(bad)) == "Refused" and seen.state(engine_name(good)) == "Loaded", 20)
-        assert "ended 3 times" in seen.adapter(engine_name(bad))["message"]
+    if fault == "breaks":  # a dying server may be asked again before it has ended
+        assert engine.count("load", engine_name(bad)) == 3
 
 
 def view(instance: str, *, draining: bool = False) -> View:
