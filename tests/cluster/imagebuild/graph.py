@@ -50,7 +50,7 @@ class Image:
 IMAGES: tuple[Image, ...] = (
     Image("base", None, ("tests/cluster/imagebuild/rootfs.py",), prepare="debootstrap"),
     Image("torch", "base", (*INSTALLER, "images/torch/install-torch.sh", "images/torch/requirements.txt"), archived=False),
-    Image("engine-cpu", "torch", (*INSTALLER, "images/engine-cpu/requirements.txt", "images/engine-cpu/vllm.txt")),
+    Image("engine-cpu", "torch", (*INSTALLER, *(f"images/engine-cpu/{name}" for name in ("requirements.txt", "vllm.txt", "model_classes.py")))),
     Image("trainer", "torch", (*INSTALLER, "images/trainer/requirements.txt", "images/common/graftwork_store", "images/trainer/graftwork_trainer")),
     Image(
         "agent",
