@@ -18,8 +18,8 @@ from graftwork.plan.pods import Manifest
 API_VERSION = "graftwork.dev/sweep/v1"
 FOLDER = "/graftwork/sweep"
 PERIOD = timedelta(days=1)
-SOON = timedelta(seconds=30)
-"""Between two sweeps, however much is deleted: several deletions make one sweep."""
+SOONEST, LATEST = timedelta(seconds=30), timedelta(hours=1)
+"""The bounds of `soon`."""
 AFTER_FAILURE = timedelta(hours=1)
 KEPT_SECONDS = 2 * 86_400
 """How long a finished Job tells the next pass what it found; longer than the period, and gone by itself when the operator is."""
@@ -56,13 +56,18 @@ def due(now: datetime, keep: frozenset[str], last: Last | None, *, oldest: datet
     return None if pause is None else last.at + pause - now
 
 
+def soon(retain_seconds: int) -> timedelta:
+    """Return the time between two sweeps, however much is deleted: what is retained for a week can wait an hour until its week begins."""
+    return max(SOONEST, min(LATEST, timedelta(seconds=retain_seconds / 100)))
+
+
 def _pause(keep: frozenset[str], last: Last, retain_seconds: int, *, lost: bool) -> timedelta | None:
     if last.failed:
         return AFTER_FAILURE
     if lost or last.keep - keep:
-        return SOON
+        return soon(retain_seconds)
     if last.waiting:
-        return min(PERIOD, max(timedelta(seconds=retain_seconds), SOON))
+        return min(PERIOD, max(timedelta(seconds=retain_seconds), SOONEST))
     return PERIOD if keep or last.waiting is None else None
 
 
