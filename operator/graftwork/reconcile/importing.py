@@ -62,8 +62,9 @@ async def follow(key: Key, ctx: Context, obj: Object, adapter: LoRAAdapter) -> S
 
 def _without_pod(ctx: Context, obj: Object, job: Object, problem: Problem | None) -> Step:
     """Say that a Job has no pod, once it should have one: a quota, an admission policy, a ServiceAccount that does not exist."""
-    name, created = job["metadata"]["name"], job["metadata"].get("creationTimestamp")
-    age = (ctx.clock.now() - parse_rfc3339(created)).total_seconds() if created else 0.0
+    name = job["metadata"]["name"]
+    began = (job.get("status") or {}).get("startTime") or job["metadata"].get("creationTimestamp")  # set anew when a Job is resumed
+    age = (ctx.clock.now() - parse_rfc3339(began)).total_seconds() if began else 0.0
     if age < POD_SECONDS:
         return Step(obj, problem, POD_SECONDS - age)
     text = (

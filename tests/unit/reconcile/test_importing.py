@@ -244,6 +244,19 @@ async def test_a_job_that_may_make_no_pod_says_so_and_where_to_look() -> None:
     assert condition(world.status("LoRAAdapter", "legal-1"), "Ready") == ("False", "Importing")
 
 
+async def test_a_job_that_was_resumed_a_moment_ago_is_not_blamed_for_the_time_of_its_suspension() -> None:
+    world = World()
+    await importing(world)
+    job = world.get("Job", "legal-1-import")
+    world.cluster.seed(
+        {**job, "metadata": {**job["metadata"], "creationTimestamp": "2026-11-21T12:00:00Z"}, "status": {"startTime": "2026-11-21T13:00:00Z"}}
+    )
+    await world.clock.advance(5)
+    result = await world.run("LoRAAdapter", "legal-1")
+    assert condition(world.status("LoRAAdapter", "legal-1"), "Ready") == ("False", "Importing")
+    assert result.requeue_after_seconds == 15
+
+
 async def test_a_job_that_is_being_deleted_is_missed_no_pod() -> None:
     world = World()
     await importing(world)
