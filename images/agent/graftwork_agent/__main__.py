@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
+
+TYPE_CHECKING = False  # typing's own is not imported: see main
+if TYPE_CHECKING:
+    import argparse
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code. Each imports only what it needs, so that init containers start fast."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments == ["serve"]:  # lives as long as the pod: not a megabyte for a parser that it does not need
+        from graftwork_agent.supervisor import main as supervise
+
+        return supervise()
     given = _parser().parse_args(arguments)
     commands = {"install": _install, "download": _download, "import": _import, "sweep": _sweep, "serve": _serve}
     return commands[given.command](given)
 
 
 def _parser() -> argparse.ArgumentParser:
+    import argparse
+    from pathlib import Path
+
     parser = argparse.ArgumentParser(
         prog="graftwork-agent", description="Prepares a serving pod and keeps its engine's adapters as the operator wants them."
     )
@@ -31,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     clean = commands.add_parser("sweep", help="remove from the store what nobody references")
     clean.add_argument("--instructions", type=Path, required=True)
     serving = commands.add_parser("serve", help="the sidecar")
-    serving.add_argument("--supervised", action="store_true", help="the agent itself; without it, the process that keeps it running")
+    serving.add_argument("--supervised", action="store_true", required=True, help="the agent itself; without it, the process that keeps it running")
     return parser
 
 
@@ -66,10 +76,7 @@ def _sweep(given: argparse.Namespace) -> int:
 
 
 def _serve(given: argparse.Namespace) -> int:
-    if not given.supervised:
-        from graftwork_agent.supervisor import main as supervise
-
-        return supervise()
+    del given
     from graftwork_agent.serving import main as serve
 
     serve()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from graftwork_store.tensors import Tensor
 
-_BLOCK_BYTES = 256 << 10
+_BLOCK_BYTES = 64 << 10  # several adapters are read at once, each with a few arrays of this size
 Kind = type[np.unsignedinteger[Any]]
 
 # Without its sign bit, a value of these is infinite or NaN from this number on (all bits of the exponent set). The engine's widest type has 8 bits

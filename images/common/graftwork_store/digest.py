@@ -24,7 +24,7 @@ ALLOWED_FILES = (
     "merges.txt",
     "chat_template.jinja",
 )
-_CHUNK_BYTES = 256 << 10
+_CHUNK_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ RUN = (
 )
 
 
-def supervised(*arguments: str) -> subprocess.Popen[str]:
+def supervised(*arguments: str, run: str = RUN, flags: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "images" / "agent")}
-    command = [sys.executable, "-c", RUN, *arguments]
+    command = [sys.executable, *flags, "-c", run, *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -48,6 +48,32 @@ def test_the_child_does_not_outlive_its_supervisor() -> None:
         import select
 
         assert select.select([handle], [], [], 30)[0], "the child is still there"
+
+
+def test_a_signal_while_it_waits_for_the_next_start_ends_it_at_once() -> None:
+    code = RUN.replace("(0.01, 0.02)", "(60, 60)")
+    process = supervised("-c", "print('started', flush=True); raise SystemExit(3)", run=code)
+    assert process.stderr
+    assert "starting it again in 60.0 s" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert out.count("started") == 1
+
+
+def test_a_command_that_cannot_be_started_is_named() -> None:
+    code = RUN.replace("[sys.executable, *sys.argv[1:]]", "['/no/such/python']")
+    process = supervised(run=code)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 127
+    assert "/no/such/python: [Errno 2]" in err
+
+
+def test_it_stays_small_because_every_serving_pod_has_one() -> None:
+    heavy = "{'argparse', 'asyncio', 'ctypes', 'dataclasses', 'logging', 'pathlib', 'subprocess', 'threading', 'typing'}"
+    code = f"import sys, graftwork_agent.__main__, graftwork_agent.supervisor; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
+    process = supervised(run=code, flags=("-S",))
+    assert process.wait(timeout=30) == 0, process.communicate()[1]
 
 
 @pytest.mark.parametrize(("ends", "pause"), [(1, 0.1), (3, 0.4), (GIVE_UP_AFTER, LONGEST_PAUSE_SECONDS)])
