@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e import plain
 from tests.e2e.adapters import Bucket, Published
 from tests.e2e.keyring import KEYED_LABELS, SECRET, Keyring
 from tests.e2e.outage import store_back, store_down
@@ -83,6 +84,12 @@ def without_store(system: Kube) -> Iterator[None]:
     store_down(system)
     yield
     store_back(system)
+
+
+@pytest.fixture(scope="session")
+def plain_begun(kube: Kube, environment: Environment, taught: Service) -> None:
+    """A plain Deployment of the same engine and model; its pods start while an idle operator is watched, which cannot be hurried."""
+    kube.apply(*plain.objects(environment.images))
 
 
 @pytest.fixture(scope="session")

@@ -1,22 +1,19 @@
 """A second replica, and a node that goes, under load.
 
 Kept-alive clients reach the second pod. A node that is lost costs what was sent to it before anybody knew. `kubectl drain` of it loses no
-request, while a plain Deployment + Service on the same cluster loses some.
+request; test_55_plain.py has the same drain without Graftwork.
 """
 
 from __future__ import annotations
 
-import re
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.kept import Kept, until_asked
 from tests.e2e.service import DEPLOYMENT_READY_SECONDS, QUESTION, Service, container
 from tests.harness import ask, install, machine
-from tests.harness.install import Environment
 from tests.harness.kube import Kube, Object
 from tests.harness.load import Load
 
@@ -119,91 +116,3 @@ def is_back(pod: Object, before: Object) -> bool:
     """Whether a pod is ready in another sandbox than before: for as long as its node says nothing, its status is an old one."""
     ready = any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions", []))
     return ready and container(pod, "vllm")["containerID"] != container(before, "vllm")["containerID"]
-
-
-LONG_ANSWER_TOKENS = 64
-"""Long enough that an engine that has been seen writing answers writes one when the drain reaches it: every client asks again at once."""
-
-
-def drain_while_it_answers(kube: Kube, node: str, selector: str, load: Load, settled: Callable[[], object]) -> None:
-    """Drain the node at a moment when its pod is writing answers, and open it again when `settled` has returned.
-
-    Without that moment the test is a lottery: an engine that is idle when it is told to end cuts nobody off.
-    """
-    (address,) = {pod["status"]["podIP"] for pod in kube.list("pods", selector) if pod["spec"]["nodeName"] == node}
-    load.wait_until(lambda: running_requests(address) >= 1, "a request in the engine that is drained")
-    try:
-        kube.run("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=180s", timeout=200)
-        settled()
-    finally:
-        kube.run("uncordon", node)
-
-
-def running_requests(address: str) -> int:
-    """Return how many requests the engine of the pod is working on (its metric vllm:num_requests_running)."""
-    with urllib.request.urlopen(f"http://{address}:8000/metrics", timeout=10) as response:
-        found = re.findall(r"^vllm:num_requests_running\{[^}]*\} (\S+)$", response.read().decode(), re.MULTILINE)
-    assert found, "the engine has no metric vllm:num_requests_running"
-    return sum(int(float(value)) for value in found)
-
-
-@pytest.fixture
-def plain(kube: Kube, environment: Environment) -> Iterator[tuple[str, int]]:
-    """The same engine and model as people run them by hand: two replicas, a Service, a readiness probe, nothing else."""
-    labels = {"app": "plain"}
-    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION")
-    security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-    serve = ["vllm", "serve", "/models/base", "--served-model-name", "plain", "--max-model-len", "512", "--enforce-eager", "--dtype", "float32"]
-    mounts = [{"name": "model", "mountPath": "/models/base"}, {"name": "shm", "mountPath": "/dev/shm"}]
-    download = {
-        "name": "download",
-        "image": environment.images["agent"],
-        "command": ["graftwork-agent", "download", "--source", "s3://models/tiny", "--to", "/models/base"],
-        "env": [{"name": key, "valueFrom": {"secretKeyRef": {"name": "graftwork-store", "key": key}}} for key in keys],
-        "volumeMounts": mounts,
-        "securityContext": security,
-    }
-    settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "HOME": "/tmp", "USER": "plain"}
-    engine = {
-        "name": "vllm",
-        "image": environment.images["engine-cpu"],
-        "command": serve,
-        "env": [{"name": name, "value": value} for name, value in settings.items()],
-        "ports": [{"containerPort": 8000}],
-        "readinessProbe": {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 1, "timeoutSeconds": 5},
-        "volumeMounts": mounts,
-        "securityContext": security,
-    }
-    pod = {
-        "enableServiceLinks": False,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "fsGroup": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
-        "initContainers": [download],
-        "containers": [engine],
-        "volumes": [{"name": "model", "emptyDir": {}}, {"name": "shm", "emptyDir": {"medium": "Memory"}}],
-        "topologySpreadConstraints": [
-            {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": labels}}
-        ],
-    }
-    template = {"metadata": {"labels": labels}, "spec": pod}
-    meta = {"name": "plain", "labels": labels}
-    spec = {"replicas": 2, "selector": {"matchLabels": labels}, "template": template}
-    kube.apply(
-        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec},
-        {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"selector": labels, "ports": [{"port": 8000}]}},
-    )
-    kube.run("rollout", "status", "deploy/plain", f"--timeout={DEPLOYMENT_READY_SECONDS}s", timeout=DEPLOYMENT_READY_SECONDS + 10)
-    service = kube.get("service", "plain")
-    assert service
-    yield service["spec"]["clusterIP"], 8000
-    kube.run("delete", "deploy,service", "-l", "app=plain", "--wait=false")
-
-
-def test_a_plain_deployment_loses_requests_in_the_same_drain(plain: tuple[str, int], kube: Kube, system: Kube) -> None:
-    (keep,) = {pod["spec"]["nodeName"] for pod in system.list("pods", "app.kubernetes.io/component=store")}
-    (drained,) = {node["metadata"]["name"] for node in kube.list("nodes")} - {keep}
-    with Load(*plain, ["plain"], clients=8, tokens=LONG_ANSWER_TOKENS) as load:
-        load.wait_for(8)
-        drain_while_it_answers(kube, drained, "app=plain", load, lambda: load.wait_for(8))
-    kube.wait_condition("llmdeployment", "tiny", "Ready", timeout=DEPLOYMENT_READY_SECONDS)  # its pod may have been on that node, too
-    assert load.tally.failures, "if even this loses nothing, the test above proves nothing"
-    system.run("rollout", "status", f"deploy/{install.RELEASE}", "--timeout=120s")

@@ -15,7 +15,7 @@ from tests.harness.kube import Kube
 from tests.harness.venv import ROOT
 
 KINDS = "finetunejobs,loraadapters,llmdeployments"
-RESYNC_SECONDS = 30  # so that "idle" is watched over more than one resync
+RESYNC_SECONDS = 20  # so that "idle" is watched over more than one resync
 
 
 def run_tests(arguments: list[str]) -> int:
