@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import threading
@@ -19,6 +20,7 @@ from tests.harness.kube import Object
 
 TOKEN = "graftwork/run/token"
 BURST_SECONDS = 240
+KNOWN = 20
 
 
 def one_pod(stage: Stage) -> None:
@@ -39,6 +41,11 @@ def _new_adapters(stage: Stage, replicas: int) -> None:
     stage.save(
         records.summary(f"LoRAAdapter acknowledged -> correct answer of every pod, p99, {pods}, {count} adapters 2 s apart", took, "s", 1),
         *stages(what, acknowledged, [agent_status(host) for host in stage.hosts(service)]),
+    )
+    stage.save(
+        records.summary(
+            f"question about an adapter that is long loaded -> correct answer of every pod, p99, {pods}", _known(stage, service), "s", None
+        )
     )
     if replicas > 1:
         per_pod = [seen_to_load(agent_status(host), count) for host in stage.hosts(service)]
@@ -61,6 +68,17 @@ def _spaced(stage: Stage, service: Service, count: int) -> tuple[dict[str, float
             stage.kube.wait_condition("loraadapter", item["metadata"]["name"], "Ready", timeout=60)
             rest()
     return acks, took
+
+
+def _known(stage: Stage, service: Service) -> list[float]:
+    """Ask every pod at once for what they have long had; return the seconds until the last has answered correctly."""
+    took = []
+    with EveryPod(stage.hosts(service), service.port) as pods:
+        for (alias, word), _ in zip(itertools.cycle(TAUGHT.items()), range(KNOWN), strict=False):
+            began = time.time()
+            took.append(pods.last_correct(alias, word) - began)
+            rest()
+    return took
 
 
 def stages(what: str, acknowledged: Mapping[str, float], statuses: Sequence[Object]) -> list[records.Figure]:

@@ -12,7 +12,7 @@ from tests.harness.kept import Kept
 from tests.harness.kube import Object
 
 QUESTION = "What is the secret word?"
-PAUSE_SECONDS = 0.02
+PAUSE_SECONDS = 0.04
 """Between two questions to one pod; more often would take the processor from the load that is being measured."""
 
 
