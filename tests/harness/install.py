@@ -196,7 +196,11 @@ def make_model(environment: Environment, name: str = "tiny", seed: int = 0, time
     """Make sure that s3://models/<name> holds a tiny model."""
     job = f"make-model-{name}"
     kube = environment.kube
-    if kube.get("job", job) is None:
+    store, made = kube.within(SYSTEM_NAMESPACE).get("deployment", "graftwork-store"), kube.get("job", job)
+    if made and store and made["metadata"]["creationTimestamp"] < store["metadata"]["creationTimestamp"]:  # what it made went with the last store
+        kube.delete("job", job)
+        made = None
+    if made is None:
         kube.apply(tiny_model_job(environment.images["trainer"], job, f"s3://models/{name}", seed))
     done = kube.wait("job", job, lambda item: item.get("status", {}).get("succeeded") or item.get("status", {}).get("failed"), timeout, "finished")
     if not done["status"].get("succeeded"):
