@@ -18,6 +18,12 @@ DEPLOYMENT_READY_SECONDS = 420
 MAX_LOADED = 16
 MAX_RANK = 16  # not auto: an adapter of a higher rank would restart the engine instead of being refused
 AGENT_PORT = 9901
+ENGINE: Object = {
+    "maxModelLen": 512,
+    "enforceEager": True,
+    "dtype": "float32",  # docs/how-to/troubleshooting.md, AMX
+    "env": [{"name": "OMP_NUM_THREADS", "value": "1"}],  # layers so small gain nothing from a second thread, and several engines share two cores
+}
 CPU = {"types": ["cpu"], "count": 0}
 
 
@@ -30,7 +36,7 @@ def deployment(name: str, replicas: int = 1, **spec: Any) -> Object:
         "spec": {
             "model": {"source": "s3://models/tiny", "credentialsSecret": "graftwork-store"},
             "accelerator": CPU,
-            "engine": {"maxModelLen": 512, "enforceEager": True, "dtype": "float32"},  # float32: docs/how-to/troubleshooting.md, AMX
+            "engine": ENGINE,
             "adapters": {"maxLoaded": MAX_LOADED, "maxRank": MAX_RANK},
             "rollout": {"drainSeconds": 6, "answerSeconds": 60},
             "replicas": replicas,

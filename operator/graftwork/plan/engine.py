@@ -249,6 +249,9 @@ def environment(deployment: LLMDeployment) -> list[dict[str, str]]:
     if spec.accelerator.cpu:
         own["VLLM_CPU_KVCACHE_SPACE"] = "1"
         own["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin while they wait take the cores from whoever shares the node
+        # vLLM binds its worker to the first cores that the container may use. Those are the same for every pod of a node, unless the kubelet
+        # gives whole cores away (CPU manager policy static): three engines on two cores shared one of them, and the other was half idle.
+        own["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
     own.update({variable.name: variable.value for variable in spec.engine.env})
     return [pods.env(name, value) for name, value in own.items()]
 
