@@ -30,7 +30,7 @@ def concerned(change: Change, mirror: MirrorApi) -> Iterator[Key]:
         case "LoRAAdapter":
             yield from _from_adapter(obj, change, mirror)
         case "LLMDeployment":
-            yield from _from_deployment(obj, mirror)
+            yield from _from_deployment(obj, change, mirror)
 
 
 def standing(mirror: MirrorApi) -> Iterator[Key]:
@@ -83,9 +83,10 @@ def _borrowed(adapter: Object, mirror: MirrorApi) -> Iterator[Key]:
         yield sweep_key(namespace)
 
 
-def _from_deployment(deployment: Object, mirror: MirrorApi) -> Iterator[Key]:
+def _from_deployment(deployment: Object, change: Change, mirror: MirrorApi) -> Iterator[Key]:
     namespace, name = deployment["metadata"]["namespace"], deployment["metadata"]["name"]
-    yield from (key_of(adapter) for adapter in mirror.list(LORA_ADAPTER, namespace))
+    if _says_more_than_status(change):  # what a status says of adapters is told by the pass that writes it (reconcile/news.py)
+        yield from (key_of(adapter) for adapter in mirror.list(LORA_ADAPTER, namespace))
     yield from (key_of(job) for job in mirror.list(FINE_TUNE_JOB, namespace) if (job.get("spec") or {}).get("deploymentRef") == name)
 
 

@@ -17,7 +17,7 @@ from graftwork.plan.adapters import Rules
 from graftwork.plan.revisions import Revision
 from graftwork.plan.sources import Source
 from graftwork.reasons import Reason
-from graftwork.reconcile import canaries, observe
+from graftwork.reconcile import canaries, news, observe
 from graftwork.reconcile.announce import announce
 from graftwork.reconcile.children import apply_children
 from graftwork.reconcile.context import Context, Key, Object, Result
@@ -48,7 +48,7 @@ class LLMDeploymentReconciler:
 
     def __init__(self) -> None:
         self._tellers: dict[Key, Teller] = {}
-        self._told: dict[Key, object] = {}
+        self._news = news.News()
 
     async def reconcile(self, key: Key, ctx: Context) -> Result:
         """Make the children be as the spec says; with a spec that cannot be served, leave them as they are and say why."""
@@ -58,7 +58,7 @@ class LLMDeploymentReconciler:
             if ctx.prometheus:
                 ctx.prometheus.forget(key)
             self._tellers.pop(key, None)
-            self._told.pop(key, None)
+            self._news.forget(key)
             return Result(gone=obj is None)
         view = await _gather(key, ctx, obj)
         problem, revision = view.problem, None
@@ -78,9 +78,9 @@ class LLMDeploymentReconciler:
         except (Forbidden, Invalid) as error:
             problem = problem or observe.refused(error)
         status = _status(key, ctx, view, problem, revision)
-        await write_status(ctx, live, status)
+        written = await write_status(ctx, live, status)
         announce(ctx, obj, status)
-        self._wake_adapters(key, ctx, view)
+        self._wake_adapters(key, ctx, view, written)
         waits = [again, observe.settling(view.pods, view.agents)]
         waits += [_retry(problem), canaries.look_again(view.selection)]
         return Result(requeue_after_seconds=min((wait for wait in waits if wait is not None), default=None))
@@ -94,14 +94,17 @@ class LLMDeploymentReconciler:
         teller = self._tellers.setdefault(key, Teller())
         return await teller.tell(ctx, key.namespace, view.pods, view.agents, adapters_file.content_hash(text))
 
-    def _wake_adapters(self, key: Key, ctx: Context, view: _View) -> None:
-        """Wake the namespace's LoRAAdapters when agents say something new of adapters: their statuses show it too."""
-        said = frozenset((uid, agent.reachable, agent.adapters) for uid, agent in view.agents.items())
-        ready = frozenset(pod.uid for pod in view.pods if pod.ready)
-        if self._told.get(key) != (said, ready):
-            self._told[key] = (said, ready)
-            for adapter in ctx.mirror.list("LoRAAdapter", key.namespace):
-                ctx.wake(Key("LoRAAdapter", key.namespace, adapter["metadata"]["name"]), 0)
+    def _wake_adapters(self, key: Key, ctx: Context, view: _View, written: Object) -> None:
+        """Wake the LoRAAdapters whose own statuses show something else now; what is decided of them follows from the status just written."""
+        selection = NOTHING
+        if view.resource:
+            selection = observe.selection(ctx, LLMDeployment.from_object(written), view.pods, view.agents)
+        listed = adapters_file.listed(ctx.mirror.get("ConfigMap", key.namespace, names.adapters_config_map(key.name)))
+        settling = observe.settling(view.pods, view.agents) is not None
+        general = news.general(view.pods, view.agents, settling=settling, stalled=observe.stalled(written))
+        shown = news.shown(observe.adapters(ctx, key.namespace), selection, view.agents, listed)
+        for name in self._news.concerned(key, general, shown):
+            ctx.wake(Key("LoRAAdapter", key.namespace, name), 0)
 
 
 def _retry(problem: Problem | None) -> float | None:

@@ -92,12 +92,6 @@ def _unreadable(ctx: Context, namespace: str) -> list[str]:
     return found
 
 
-def _stalled(deployment: LLMDeployment) -> str:
-    """Return why a deployment's children are left as they are, so that its pods are told of nothing new."""
-    found = conditions.find(deployment.status.get("conditions") or [], conditions.STALLED)
-    return f"{found.get('reason')}: {found.get('message')}" if found.get("status") == "True" else ""
-
-
 def _places(key: Key, ctx: Context, adapter: Adapter) -> list[lora.Place]:
     """Return what each deployment whose selector takes the adapter decided of it, and what its pods have."""
     places = []
@@ -120,7 +114,7 @@ def _places(key: Key, ctx: Context, adapter: Adapter) -> list[lora.Place]:
                 trouble=seen_adapters.trouble(adapter, [pod for pod in pods if pod.active], agents) if decision.offered else None,
                 silent=tuple(seen_adapters.unreachable(ready, agents)),
                 settling=observe.settling(pods, agents) is not None,
-                blocked=_stalled(deployment),
+                blocked=observe.stalled({"status": deployment.status}),
             )
         )
     return places

@@ -26,6 +26,7 @@ from graftwork.plan.promotion import Promotion
 from graftwork.plan.readiness import Proof
 from graftwork.reasons import Reason
 from graftwork.reconcile.context import Context, Key, Object, PodRef
+from graftwork.status import conditions
 
 SETTLE_SECONDS = 10.0
 """How long an agent may be silent before that is news: an operator that has just started has heard nobody yet."""
@@ -145,6 +146,12 @@ def _promotion(alias: AliasSettings) -> Promotion:
         alias.promotion,
         Settings(canary.steps, float(canary.step_seconds), analysis.max_error_rate, analysis.max_ttft_ratio, analysis.min_requests),
     )
+
+
+def stalled(deployment: Object) -> str:
+    """Return why a deployment's children are left as they are, so that its pods are told of nothing new; empty: they are not."""
+    found = conditions.find((deployment.get("status") or {}).get("conditions") or [], conditions.STALLED)
+    return f"{found.get('reason')}: {found.get('message')}" if found.get("status") == "True" else ""
 
 
 def selection(ctx: Context, deployment: LLMDeployment, found: Sequence[Pod], known: Mapping[str, Agent]) -> Selection:

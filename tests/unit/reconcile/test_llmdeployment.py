@@ -245,6 +245,59 @@ async def test_a_loaded_adapter_is_counted_and_its_own_resource_is_woken() -> No
     assert world.woken == []
 
 
+async def woken(world: World) -> list[str]:
+    world.woken.clear()
+    await world.run("LLMDeployment", "support")
+    return sorted(key.name for key in world.woken)
+
+
+async def test_only_the_adapters_of_which_there_is_news_are_woken() -> None:
+    world = World()
+    await serving(world)
+    one, two = world.adapter("one", letter="a"), world.adapter("two", letter="b")
+    world.agent("p1")
+    assert await woken(world) == ["one-1", "two-1"], "the pods have just been told of them"
+    world.agent("p1", one)
+    assert await woken(world) == ["one-1"]
+    world.agent("p1", one, two)
+    assert await woken(world) == ["two-1"]
+    three = world.adapter("three", letter="c")
+    assert await woken(world) == ["three-1"]
+    world.agent("p1", one, two, three)
+    assert await woken(world) == ["three-1"]
+    assert await woken(world) == []
+
+
+async def test_news_that_concern_every_adapter_wake_them_all() -> None:
+    world = World()
+    await serving(world)
+    engines = [world.adapter(alias, letter=letter) for alias, letter in (("one", "a"), ("two", "b"))]
+    world.agent("p1", *engines)
+    await woken(world)
+    assert await woken(world) == []
+    world.agent("p1", *engines, reachable=False)
+    assert await woken(world) == ["one-1", "two-1"], "the agent is silent"
+    world.agent("p1", *engines)
+    assert await woken(world) == ["one-1", "two-1"]
+    world.pod("p2")
+    world.agent("p2", *engines)
+    assert await woken(world) == ["one-1", "two-1"], "one pod more"
+    world.edit("LLMDeployment", "support", engine={"args": {"host": "x"}})
+    assert await woken(world) == ["one-1", "two-1"], "nothing changes any more, and each says why"
+
+
+async def test_an_adapter_that_another_takes_the_place_of_is_woken() -> None:
+    world = World()
+    await serving(world)
+    world.agent("p1", world.adapter("one", letter="a"))
+    await woken(world)
+    assert await woken(world) == []
+    newer = world.adapter("one", version=2, letter="b")
+    assert "one-2" in await woken(world)
+    world.agent("p1", newer)
+    assert {"one-1", "one-2"} <= set(await woken(world)), "the older one is no longer served"
+
+
 async def test_without_a_store_the_model_is_served_and_adapters_say_what_is_missing() -> None:
     world = World(Config.model_validate({**STORE.model_dump(), "store": {}}))
     world.adapter()

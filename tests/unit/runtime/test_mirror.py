@@ -143,9 +143,12 @@ def test_an_adapters_status_wakes_no_deployment_and_our_own_write_of_it_not_even
     assert woken(fleet, adapter, changed) == {JOB, ADAPTER}
 
 
-def test_a_deployments_status_wakes_adapters_and_the_jobs_that_refer_to_it(fleet: Mirror) -> None:
+def test_a_deployments_status_wakes_the_jobs_that_refer_to_it_and_its_spec_the_adapters_too(fleet: Mirror) -> None:
     deployment = fleet.get("LLMDeployment", "ml", "support") or {}
-    assert woken(fleet, deployment, {**deployment, "status": {}}, written=True) == {ADAPTER, JOB}
+    assert woken(fleet, deployment, {**deployment, "status": {}}, written=True) == {JOB}
+    edited = {**deployment, "metadata": {**deployment["metadata"], "generation": 2}}
+    assert woken(fleet, deployment, edited) == {ADAPTER, JOB, DEPLOYMENT}
+    assert ADAPTER in woken(fleet, deployment, None)
 
 
 def test_a_deleted_adapter_wakes_deployments(fleet: Mirror) -> None:
