@@ -65,7 +65,7 @@ bench-loop: ## docs/benchmarks/loop.json: publish to answer, load latency, idle 
 	@$(VENV)/bin/python -m tests.harness.bench_loop
 
 bench-adapters: ## docs/benchmarks/adapters.json: hot-loading with 1 and 3 pods, the guard's cost, 100 adapters; ONLY=<phase> ARGS=...
-	@$(VENV)/bin/python -m tests.harness.bench_adapters $(if $(ONLY),--only $(ONLY)) $(ARGS)
+	@PYTHONPATH=images/agent:images/common $(VENV)/bin/python -m tests.harness.bench_adapters $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 bench-setup: ## docs/benchmarks/loop.json: the time of a whole command, WHAT=build-cold|demo-cold|demo-warm|test-warm
 	@$(PYTHON) -m tests.harness.bench_setup $(WHAT)

@@ -20,6 +20,7 @@ from tests.harness.bench_hot import one_pod, rollback, three_pods, unloaded
 from tests.harness.bench_many import many
 from tests.harness.bench_stage import RECORD, ROOM, TAUGHT, Sizes, Stage
 from tests.harness.bench_usual import usual
+from tests.harness.guard_cpu import guard_cpu
 
 LOG = logging.getLogger("bench_adapters")
 LIMIT_MINUTES = 25
@@ -28,6 +29,7 @@ PHASES: dict[str, Callable[[Stage], None]] = {  # in an order with few changes o
     "rollback": rollback,
     "unloaded": unloaded,
     "guard": guard,
+    "guard-cpu": guard_cpu,
     "usual": usual,
     "balance": balance,
     "three-pods": three_pods,

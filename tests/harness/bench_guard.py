@@ -82,6 +82,7 @@ def guard(stage: Stage) -> None:
     for what, stream in (("answers", False), ("streams", True)):
         rates = abba.compare(partial(throughput, guarded, stream=stream), partial(throughput, unguarded, stream=stream), pairs)
         stage.save(*throughput_figures(what, rates))
+        print(f"{what}: {statistics.median(pair[1] for pair in rates):.0f} tokens/s past the guard", flush=True)
     plain.remove(stage.kube)
 
 
