@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 GROUP = "graftwork.dev"
@@ -16,16 +17,19 @@ LABEL_OWNER_UID = f"{GROUP}/owner-uid"
 LABEL_DEPLOYMENT = f"{GROUP}/deployment"
 LABEL_JOB = f"{GROUP}/job"
 LABEL_ADAPTER = f"{GROUP}/adapter"
+LABEL_INSPECTS = f"{GROUP}/inspects"
 LABEL_SWEEP = f"{GROUP}/sweep"
 LABEL_PUBLISHED_BY = f"{GROUP}/published-by"
 ANNOTATION_ADAPTERS_HASH = f"{GROUP}/adapters-hash"
 ANNOTATION_TEMPLATE_HASH = f"{GROUP}/template-hash"
+ANNOTATION_REFRESH = f"{GROUP}/refresh"
 
 CONTAINER_ENGINE = "vllm"
 CONTAINER_AGENT = "agent"
 CONTAINER_INSTALL = "install"
 CONTAINER_DOWNLOAD = "download"
 CONTAINER_IMPORT = "import"
+CONTAINER_INSPECT = "inspect"
 CONTAINER_SWEEP = "sweep"
 CONTAINER_TRAINER = "trainer"
 CONTAINER_DOWNLOAD_BASE = "download-base"
@@ -62,6 +66,14 @@ def run_job(job: str, run: int) -> str:
 def import_job(adapter: str) -> str:
     """Return the name of the Kubernetes Job that brings an adapter into the store."""
     return f"{adapter}-import"
+
+
+def inspect_job(deployment: str, key: str) -> str:
+    """Return the name of the Kubernetes Job that looks up what a model's source is; `key` is of everything whose change needs another look.
+
+    A label of the Job's pods is its name, of at most 63 characters, so that of a long name only the beginning fits.
+    """
+    return f"{deployment[:46]}-inspect-{hashlib.sha256(f'{deployment} {key}'.encode()).hexdigest()[:8]}"
 
 
 def sweep_job(number: int) -> str:

@@ -38,8 +38,15 @@ class Reason(StrEnum):
     SOURCE_INVALID = "SourceInvalid"  # a source is not a URI of a kind that is served
     SOURCE_NOT_FOUND = "SourceNotFound"  # nothing lies at the source
     SOURCE_DENIED = "SourceDenied"  # the source refused the credentials
+    SOURCE_GATED = "SourceGated"  # the hub's repository is gated: accept its terms, and give the token of the account that did
+    REVISION_NOT_FOUND = "RevisionNotFound"  # the repository has no such branch, tag or commit
+    SOURCE_FILE_TOO_LARGE = "SourceFileTooLarge"  # a file of the repository is larger than the hub serves over plain HTTP
+    UNSUPPORTED_FORMAT = "UnsupportedFormat"  # the weights are not in safetensors files
     SOURCE_UNREACHABLE = "SourceUnreachable"  # the source does not answer; tried again
     MODEL_INVALID = "ModelInvalid"  # what lies at the source is not a model in Hugging Face layout
+    MODEL_RESOLVED = "ModelResolved"  # what the source names is known to the commit, and frozen until it is asked for again
+    MODEL_RESOLVING = "ModelResolving"  # a Job reads what the source names; pods are made when it is known
+    INSPECT_FAILED = "InspectFailed"  # that Job ended without a result; the message quotes its last line
     DISK_FULL = "DiskFull"  # a volume has no room
 
     # --- store

@@ -68,13 +68,18 @@ async def operator(api_server: ApiServer, namespace: str, monkeypatch: pytest.Mo
 
 
 async def make(operator: Operator, case: str) -> list[dict[str, Any]]:
-    """Create the objects of a golden case as a user would."""
+    """Create the objects of a golden case as a user would; a model that the case has resolved is known already."""
     made = []
     for obj in render.read(case):
         if obj["kind"] != "Config":
             metadata = {key: value for key, value in obj["metadata"].items() if key in ("name", "labels")}
             fields = {key: value for key, value in obj.items() if key != "status"}
-            made.append(await operator.cluster.create({**fields, "metadata": {**metadata, "namespace": operator.namespace}}))
+            created = await operator.cluster.create({**fields, "metadata": {**metadata, "namespace": operator.namespace}})
+            model = (obj.get("status") or {}).get("model") or {}
+            if "resolved" in model:
+                version = created["metadata"]["resourceVersion"]
+                await operator.cluster.patch_status(obj["kind"], operator.namespace, metadata["name"], {"model": model}, version)
+            made.append(created)
     return made
 
 
@@ -98,11 +103,25 @@ async def test_what_a_case_makes_is_admitted_and_a_further_pass_writes_nothing(o
     assert await operator.versions() == before
 
 
-@pytest.mark.parametrize("case", ["import-hub", "import-bucket-account", "sweep"])
-async def test_pods_of_imports_and_sweeps_satisfy_the_restricted_standard(operator: Operator, admin: httpx.Client, namespace: str, case: str) -> None:
+async def test_a_model_of_a_hub_is_looked_up_before_pods_are_made(operator: Operator) -> None:
+    spec = {"model": {"source": "hf://acme/tiny"}}
+    fields = {"apiVersion": "graftwork.dev/v1alpha1", "kind": "LLMDeployment", "metadata": {"name": "tiny", "namespace": operator.namespace}}
+    await operator.cluster.create({**fields, "spec": spec})
+    for _ in range(2):
+        await operator.run("LLMDeployment", "tiny")
+    before = await operator.versions()
+    assert {name.split("/")[0] for name in before} >= {"Job", "Service", "ConfigMap", "PodDisruptionBudget"}
+    assert not [name for name in before if name.startswith(("Deployment/", "ControllerRevision/"))]
+    await operator.run("LLMDeployment", "tiny")
+    assert await operator.versions() == before
+
+
+@pytest.mark.parametrize("case", ["import-hub", "import-bucket-account", "sweep", "serving-hub", "training-hub"])
+async def test_pods_of_jobs_satisfy_the_restricted_standard(operator: Operator, admin: httpx.Client, namespace: str, case: str) -> None:
     label = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
     admin.patch(f"/api/v1/namespaces/{namespace}", json=label, headers={"Content-Type": "application/merge-patch+json"}).raise_for_status()
-    (job,) = [sweep.sweep_job(namespace, 1, CONFIG)] if case == "sweep" else render.render(render.read(case))
+    rendered = [sweep.sweep_job(namespace, 1, CONFIG)] if case == "sweep" else render.render(render.read(case))
+    (job,) = [item for item in rendered if item["kind"] == "Job"]
     spec = {key: value for key, value in job["spec"]["template"]["spec"].items() if key != "serviceAccountName"}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one"}, "spec": spec}
     answer = admin.post(f"/api/v1/namespaces/{namespace}/pods?dryRun=All", json=pod)

@@ -20,6 +20,9 @@ def canary(**settings: Any) -> dict[str, Any]:
 
 
 ACCEPTED: list[tuple[str, dict[str, Any]]] = [
+    (LLM, {"model.source": "hf://Qwen/Qwen3-0.6B"}),
+    (LLM, {"model.source": "hf://01-ai/Yi_1.5", "model.revision": "refs/pr/1", "model.credentialsSecret": "hub"}),
+    (LLM, {"model.revision": ""}),
     (LLM, {"model.source": "pvc://m/models/tiny-1"}),
     (LLM, {"model.source": "s3://models/Qwen/Qwen3_8B.v1/"}),
     (LLM, {"engine.maxModelLen": 8192, "engine.maxNumSeqs": 4}),
@@ -50,8 +53,16 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     # --- sources
-    (LLM, {"model.source": "hf://Qwen/Qwen3-8B"}, '"hf://Qwen/Qwen3-8B" is refused: a source is s3://<bucket>/<key> or pvc://<claim>/<path>'),
-    (LLM, {"model.source": "hf://Qwen/Qwen3-8B"}, "copy a model from elsewhere into a bucket or a claim first"),
+    (LLM, {"model.source": "ftp://Qwen/Qwen3-8B"}, '"ftp://Qwen/Qwen3-8B" is refused: a source is hf://<owner>/<repository>, s3://<bucket>/<key> or'),
+    (LLM, {"model.source": "https://Qwen/Qwen3-8B"}, "is copied into a bucket or a claim first"),
+    (LLM, {"model.source": "hf://Qwen"}, "is refused: a source is hf://<owner>/<repository>"),
+    (LLM, {"model.source": "hf://Qwen/Qwen3-8B/folder"}, "is refused: a source is hf://<owner>/<repository>"),
+    (LLM, {"model.source": "hf://Qwen/Qwen3-8B@main"}, "a branch, tag or commit of a hub goes into model.revision"),
+    (LLM, {"model.source": "hf://Qwen/$(HF_TOKEN)"}, "is refused: a source is hf://<owner>/<repository>"),
+    (LLM, {"model.source": "hf://Qwen/Qwen3-8B", "model.revision": "$(HF_TOKEN)"}, "spec.model.revision"),
+    (LLM, {"model.source": "hf://Qwen/Qwen3-8B", "model.revision": "a..b"}, "write its name without .. and //"),
+    (LLM, {"model.revision": "main"}, "model.revision has a meaning for hf:// sources only"),
+    (FTJ, {"deploymentRef": None, "baseModel": {"source": "hf://Qwen/Qwen3-8B"}}, '"hf://Qwen/Qwen3-8B" is refused'),
     (LLM, {"model.source": "s3://models"}, "is refused: a source is"),
     (LLM, {"model.source": "pvc://models/../secrets"}, "without empty, . or .. parts"),
     (LLM, {"model.source": "pvc://models/a//b"}, "without empty, . or .. parts"),

@@ -29,7 +29,7 @@ REFUSED = {
     "pickle-only": ("FileNotAllowed", ("adapter_model.bin",)),
     "linked": ("FileNotAllowed", ("adapter_model.safetensors",)),
     "climbing": ("FileNotAllowed", ("..",)),
-    "no-token": ("SourceDenied", ("acme/gated", "HF_TOKEN")),
+    "no-token": ("SourceGated", ("acme/gated", "HF_TOKEN")),
     "no-header": ("SourceDenied", ("AUTHORIZATION",)),
     "not-a-number": ("NotFinite", ("2 of ",)),
     "config-torn": ("ConfigInvalid", ("adapter_config.json",)),

@@ -9,7 +9,8 @@ import yaml
 from graftwork.api import FineTuneJob, LLMDeployment, LoRAAdapter
 from graftwork.config import Config
 from graftwork.facts.adapters import adapter
-from graftwork.plan import adapters_file, children, importing, revisions, serving, sources, training
+from graftwork.facts.inspected import Resolved
+from graftwork.plan import adapters_file, children, importing, inspecting, revisions, serving, sources, training
 from graftwork.plan.adapters import Seen, select
 from graftwork.plan.sources import Source
 from graftwork.plan.training import Inputs
@@ -51,8 +52,13 @@ def _serving(deployment: LLMDeployment, adapters: list[Any], config: Config) -> 
     fingerprint = (deployment.status.get("model") or {}).get("fingerprint")
     seen = Seen(fingerprints=frozenset([fingerprint] if fingerprint else []))
     selection = select(adapters, rules(deployment), seen)
-    revision = revisions.revision(deployment, [], lambda wanted: serving.pod_template(deployment, source, config, wanted), {"engine": "engine:1"})
+    resolved = Resolved.from_object((deployment.status.get("model") or {}).get("resolved"))
+    of = _at(source, resolved)
+    revision = revisions.revision(
+        deployment, [], lambda wanted: serving.pod_template(deployment, of, config, wanted), {"engine": "engine:1"}, resolved
+    )
     return [
+        *([inspecting.inspect_job(deployment, source, config)] if source.resolved else []),
         children.adapters_config_map(deployment.metadata.name, adapters_file.content(selection, rules(deployment))),
         children.service(deployment),
         children.disruption_budget(deployment),
@@ -67,4 +73,9 @@ def _job(job: FineTuneJob, deployment: LLMDeployment | None, config: Config) -> 
     dataset = sources.parse("dataset", job.spec.dataset.source, sources.DATASET_KINDS)
     assert isinstance(base, Source)
     assert isinstance(dataset, Source)
-    return training.run_job(job, Inputs(base, model.credentials_secret, dataset), 1, config)
+    resolved = Resolved.from_object((deployment.status.get("model") or {}).get("resolved")) if deployment else None
+    return training.run_job(job, Inputs(_at(base, resolved), model.credentials_secret, dataset), 1, config)
+
+
+def _at(source: Source, resolved: Resolved | None) -> Source:
+    return sources.pinned(source, resolved.revision) if resolved else source

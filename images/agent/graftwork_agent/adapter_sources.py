@@ -32,7 +32,7 @@ def download_adapter(uri: str, to: Path, facts: Path | None, env: Mapping[str, s
     """Download an adapter to `to`, of which everything that lay there is removed; `facts` is written last.
 
     Raises:
-        StoreError: SourceInvalid, SourceNotFound, SourceDenied, SourceUnreachable, FileNotAllowed or DiskFull.
+        StoreError: SourceInvalid, SourceNotFound, RevisionNotFound, SourceDenied, SourceGated, SourceUnreachable, FileNotAllowed or DiskFull.
     """
     env = os.environ if env is None else env
     limit = limit_bytes(env)

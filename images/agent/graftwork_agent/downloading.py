@@ -9,7 +9,7 @@ from pathlib import Path
 from graftwork_store import results
 from graftwork_store.errors import ModelInvalid, StoreError
 from graftwork_store.fingerprint import read_base
-from graftwork_store.sources import download
+from graftwork_store.sources import Downloaded, download
 
 _LINE_SECONDS = 5.0
 
@@ -18,7 +18,7 @@ def run(source: str, to: Path) -> int:
     """Download and return the exit code; a model is checked to be one before the engine wastes minutes on it."""
     started = time.monotonic()
     try:
-        done = download(source, to, progress=progress_lines())
+        done = _from_hub(source, to) if source.startswith("hf://") else download(source, to, progress=progress_lines())
         if "config.json" in done.files and len(done.files) > 1:
             facts = read_base(to)
             print(f"{facts.architecture}: {facts.parameters} parameters, {facts.weights_bytes} bytes of weights, {facts.fingerprint}", flush=True)
@@ -30,6 +30,12 @@ def run(source: str, to: Path) -> int:
     fetched = done.size_bytes - done.kept_bytes
     print(f"{len(done.files)} files, {done.size_bytes} bytes, {fetched / seconds / 2**20:.1f} MiB/s", flush=True)
     return results.EXIT_OK
+
+
+def _from_hub(source: str, to: Path) -> Downloaded:
+    from graftwork_agent.model_hub import HubModel
+
+    return HubModel(source).download(to, progress_lines())
 
 
 def run_adapter(source: str, to: Path, facts: Path | None) -> int:

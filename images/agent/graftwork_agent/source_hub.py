@@ -16,13 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from graftwork_store.digest import ALLOWED_FILES, file_sha256
-from graftwork_store.errors import DigestMismatch, DiskFull, SourceDenied, SourceInvalid, SourceNotFound, SourceUnreachable, StoreError
+from graftwork_store.errors import (
+    DigestMismatch,
+    DiskFull,
+    RevisionNotFound,
+    SourceDenied,
+    SourceGated,
+    SourceInvalid,
+    SourceNotFound,
+    SourceUnreachable,
+    StoreError,
+)
 
 from graftwork_agent.adapter_sources import Resolved, check_names, check_size
 from graftwork_agent.trust import ssl_context
 
 DEFAULT_REVISION = "main"
-_SECONDS = 60.0
+SECONDS = 60.0
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 _ENVIRONMENT = {
@@ -68,13 +78,11 @@ def parse(uri: str) -> HubSource:
 def fetch(uri: str, to: Path, env: Mapping[str, str], limit: int) -> Resolved:
     """Download the adapter's files of the one commit that the revision names now."""
     source = parse(uri)
-    hub = _library(env)
+    hub = library(env)
     endpoint, token = env.get("HF_ENDPOINT") or None, env.get("HF_TOKEN") or False
     staging = to.parent / f".{to.name}-hub"
-    with _translated(uri, env, hub):
-        info = hub.HfApi(endpoint=endpoint, token=token).model_info(
-            source.repository, revision=source.revision, files_metadata=True, timeout=_SECONDS
-        )
+    with translated(uri, env, hub):
+        info = hub.HfApi(endpoint=endpoint, token=token).model_info(source.repository, revision=source.revision, files_metadata=True, timeout=SECONDS)
         files = _files(source, info)
         check_names(f"{source.uri}@{info.sha}", files)
         wanted = [name for name in ALLOWED_FILES if name in files]
@@ -82,16 +90,16 @@ def fetch(uri: str, to: Path, env: Mapping[str, str], limit: int) -> Resolved:
         try:
             for name in wanted:
                 path = hub.hf_hub_download(
-                    source.repository, source.path(name), revision=info.sha, endpoint=endpoint, token=token, local_dir=staging, etag_timeout=_SECONDS
+                    source.repository, source.path(name), revision=info.sha, endpoint=endpoint, token=token, local_dir=staging, etag_timeout=SECONDS
                 )
-                _check_file(f"{source.uri}@{info.sha}/{name}", Path(path), files[name])
+                check_file(f"{source.uri}@{info.sha}/{name}", Path(path), files[name])
                 os.replace(path, to / name)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return Resolved(source.uri, str(info.sha))
 
 
-def _library(env: Mapping[str, str]) -> Any:
+def library(env: Mapping[str, str]) -> Any:
     """Import huggingface_hub with its settings, which it reads at import, and give it our certificates and time limits."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -99,7 +107,7 @@ def _library(env: Mapping[str, str]) -> Any:
     import huggingface_hub
 
     context = ssl_context(env)
-    timeout = httpx2.Timeout(_SECONDS, connect=10.0)
+    timeout = httpx2.Timeout(SECONDS, connect=10.0)
     huggingface_hub.set_client_factory(lambda: httpx2.Client(verify=context, follow_redirects=True, timeout=timeout))
     return huggingface_hub
 
@@ -111,17 +119,17 @@ def _files(source: HubSource, info: Any) -> dict[str, Any]:
     return {name: item for name, item in names.items() if "/" not in name}
 
 
-def _check_file(what: str, path: Path, listed: Any) -> None:
+def check_file(what: str, path: Path, listed: Any) -> None:
     """Check that a file has the size that the hub lists, and the hash if it lists one (large files)."""
     size = path.stat().st_size
     if listed.size is not None and size != listed.size:
-        raise DigestMismatch(f"{what}: {size} bytes, the hub lists {listed.size}; import it again")
+        raise DigestMismatch(f"{what}: {size} bytes, the hub lists {listed.size}; fetch it again")
     if listed.lfs is not None and listed.lfs.sha256 != (found := file_sha256(path)):
         raise DigestMismatch(f"{what}: sha256 {found}, the hub lists {listed.lfs.sha256}; upload the file again")
 
 
 @contextlib.contextmanager
-def _translated(uri: str, env: Mapping[str, str], hub: Any) -> Iterator[None]:
+def translated(uri: str, env: Mapping[str, str], hub: Any) -> Iterator[None]:
     """Turn the library's errors into ours; their texts are not quoted, for they can have URLs that carry signatures."""
     import httpx2
 
@@ -142,12 +150,12 @@ def _classify(uri: str, env: Mapping[str, str], hub: Any, error: Exception) -> S
     known = "HF_TOKEN of credentialsSecret" if env.get("HF_TOKEN") else "no HF_TOKEN in credentialsSecret"
     result: StoreError
     if isinstance(error, errors.GatedRepoError):
-        result = SourceDenied(
+        result = SourceGated(
             f"{where}: the repository is gated (HTTP {status}, {known}); accept its terms on the hub and set key HF_TOKEN of credentialsSecret to "
             "a token of the account that did"
         )
     elif isinstance(error, errors.RevisionNotFoundError):
-        result = SourceNotFound(f"{where}: the repository has no such revision; name a branch, a tag or a full commit")
+        result = RevisionNotFound(f"{where}: the repository has no such revision; name a branch, a tag or a full commit")
     elif status in (401, 403):
         result = SourceDenied(
             f"{where}: refused (HTTP {status}, {known}); the repository does not exist, is private, or the token is not valid: correct the name or "

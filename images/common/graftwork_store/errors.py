@@ -81,6 +81,30 @@ class SourceDenied(StoreError):
     reason = "SourceDenied"
 
 
+class SourceGated(SourceDenied):
+    """The hub gives the files only to those who accepted the repository's terms."""
+
+    reason = "SourceGated"
+
+
+class RevisionNotFound(StoreError):
+    """The repository is there and has no such branch, tag or commit."""
+
+    reason = "RevisionNotFound"
+
+
+class SourceFileTooLarge(StoreError):
+    """The hub serves a file of this size by its own protocol only."""
+
+    reason = "SourceFileTooLarge"
+
+
+class UnsupportedFormat(StoreError):
+    """The weights are in no file that is served."""
+
+    reason = "UnsupportedFormat"
+
+
 class SourceUnreachable(StoreError):
     """The source does not answer; trying again can help."""
 

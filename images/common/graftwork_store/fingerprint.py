@@ -13,6 +13,7 @@ from graftwork_store.errors import ModelInvalid
 from graftwork_store.tensors import Header, HeaderError, Tensor, read_header
 
 SAMPLE_BYTES = 4096
+CONFIG_FILE, INDEX_FILE = "config.json", "model.safetensors.index.json"
 _IGNORED_CONFIG = ("_name_or_path", "transformers_version")
 _LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "model_max_length")
 
@@ -54,11 +55,11 @@ def read_base(folder: Path) -> BaseModel:
     Raises:
         ModelInvalid: there is no readable config.json or no readable *.safetensors at the top of the folder.
     """
-    config = _read_config(folder)
+    config = parse_config(str(folder), _config_bytes(folder))
     paths = sorted((path for path in folder.glob("*.safetensors") if path.is_file()), key=lambda path: path.name.encode())
     if not paths:
         raise ModelInvalid(f"{folder}: no *.safetensors file; only models in Hugging Face layout with safetensors weights are served")
-    _check_shards(folder, {path.name for path in paths})
+    check_shards(str(folder), _index_bytes(folder), {path.name for path in paths})
     rows: list[tuple[str, str, str]] = []
     tensors: dict[str, Tensor] = {}
     for path in paths:
@@ -70,10 +71,10 @@ def read_base(folder: Path) -> BaseModel:
         tensors.update(header.tensors)
     return BaseModel(
         fingerprint=fingerprint_of(config, rows),
-        architecture=_architecture(config),
+        architecture=architecture(config),
         parameters=sum(tensor.count for tensor in tensors.values()),
         weights_bytes=sum(tensor.end - tensor.start for tensor in tensors.values()),
-        max_model_len=_max_model_len(config),
+        max_model_len=max_model_len(config),
         config=config,
         tensors=tensors,
     )
@@ -84,31 +85,51 @@ def base_fingerprint(folder: Path) -> str:
     return read_base(folder).fingerprint
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
+def _config_bytes(folder: Path) -> bytes:
+    path = folder / CONFIG_FILE
     try:
-        config = json.loads(path.read_bytes())
+        return path.read_bytes()
     except FileNotFoundError:
-        raise ModelInvalid(f"{folder}: no config.json; only models in Hugging Face layout are served") from None
-    except (OSError, ValueError, RecursionError) as error:
+        raise ModelInvalid(f"{folder}: no {CONFIG_FILE}; only models in Hugging Face layout are served") from None
+    except OSError as error:
         raise ModelInvalid(f"{path}: cannot be read ({error}); download the model again") from None
+
+
+def _index_bytes(folder: Path) -> bytes | None:
+    path = folder / INDEX_FILE
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ModelInvalid(f"{path}: cannot be read ({type(error).__name__}: {error}); download the model again") from None
+
+
+def parse_config(where: str, data: bytes) -> dict[str, Any]:
+    """Return config.json of the model at `where`; raises ModelInvalid."""
+    try:
+        config = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ModelInvalid(f"{where}/{CONFIG_FILE}: cannot be read ({error}); download the model again") from None
     if not isinstance(config, dict):
-        raise ModelInvalid(f"{path}: must be a JSON object; download the model again")
+        raise ModelInvalid(f"{where}/{CONFIG_FILE}: must be a JSON object; download the model again")
     return config
 
 
-def _check_shards(folder: Path, present: set[str]) -> None:
-    """Refuse a model of which shards are missing: a download that is not done would otherwise get a fingerprint of its own."""
-    path = folder / "model.safetensors.index.json"
-    try:
-        shards = set(json.loads(path.read_bytes())["weight_map"].values())
-    except FileNotFoundError:
+def check_shards(where: str, index: bytes | None, present: set[str]) -> None:
+    """Refuse a model of which shards are missing: a download that is not done would otherwise get a fingerprint of its own.
+
+    `index` is the content of model.safetensors.index.json; None where there is none, and nothing to compare with.
+    """
+    if index is None:
         return
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelInvalid(f"{path}: cannot be read ({type(error).__name__}: {error}); download the model again") from None
+    try:
+        shards = set(json.loads(index)["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelInvalid(f"{where}/{INDEX_FILE}: cannot be read ({type(error).__name__}: {error}); download the model again") from None
     missing = sorted(str(shard) for shard in shards - present)
     if missing:
-        raise ModelInvalid(f"{folder}: {len(missing)} of {len(shards)} shards are missing, the first is {missing[0]}; download the model again")
+        raise ModelInvalid(f"{where}: {len(missing)} of {len(shards)} shards are missing, the first is {missing[0]}; download the model again")
 
 
 def _sample_sha256(path: Path, header: Header) -> str:
@@ -117,14 +138,16 @@ def _sample_sha256(path: Path, header: Header) -> str:
         return hashlib.sha256(file.read(SAMPLE_BYTES)).hexdigest()
 
 
-def _architecture(config: Mapping[str, Any]) -> str:
+def architecture(config: Mapping[str, Any]) -> str:
+    """Return the class of the model, or at least its kind."""
     names = config.get("architectures")
     if isinstance(names, list) and names and isinstance(names[0], str):
         return names[0]
     return str(config.get("model_type", ""))
 
 
-def _max_model_len(config: Mapping[str, Any]) -> int | None:
+def max_model_len(config: Mapping[str, Any]) -> int | None:
+    """Return the longest context that the configuration allows; None if it does not say."""
     text = config.get("text_config")
     for part in (config, text if isinstance(text, dict) else {}):
         for key in _LENGTH_KEYS:

@@ -1,4 +1,4 @@
-"""The termination message of a trainer, download, import or sweep container, and its exit code (contracts, sections 7 to 7b)."""
+"""The termination message of a trainer, download, import, sweep or inspect container, and its exit code (contracts, sections 7 to 7c)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 API_VERSION = "graftwork.dev/result/v1"
 IMPORT_API_VERSION = "graftwork.dev/import-result/v1"
 SWEEP_API_VERSION = "graftwork.dev/sweep-result/v1"
+INSPECT_API_VERSION = "graftwork.dev/inspect-result/v1"
 LIMIT_BYTES = 4096
 TERMINATION_LOG = "/dev/termination-log"
 
@@ -28,6 +29,10 @@ _CONFIG_REASONS = frozenset(
         "SourceInvalid",
         "SourceNotFound",
         "SourceDenied",
+        "SourceGated",
+        "RevisionNotFound",
+        "SourceFileTooLarge",
+        "UnsupportedFormat",
         "ModelInvalid",
         "StoreNotConfigured",
         "StoreShared",

@@ -76,7 +76,7 @@ def download(uri: str, to: Path, *, env: Mapping[str, str] | None = None, progre
 def download_from(client: ObjectStore, uri: str, key: str, to: Path, *, progress: Progress | None = None) -> Downloaded:
     """Do `download` with a client that is open already."""
     with translated(uri, source=True):
-        files = _under_prefix(client, uri, key) or [_one_object(client, uri, key)]
+        files = under_prefix(client, uri, key) or [_one_object(client, uri, key)]
     return download_files(client, uri, files, to, progress=progress)
 
 
@@ -94,7 +94,8 @@ def download_files(client: ObjectStore, uri: str, files: list[SourceFile], to: P
     return Downloaded(tuple(sorted(file.name for file in files)), total, total - sum(file.size for file in wanted))
 
 
-def _under_prefix(client: ObjectStore, uri: str, prefix: str) -> list[SourceFile]:
+def under_prefix(client: ObjectStore, uri: str, prefix: str) -> list[SourceFile]:
+    """Return the objects of a model below a prefix; raises ModelInvalid when there are some and no config.json."""
     found = [source_file(uri, item, item["path"].removeprefix(f"{prefix}/")) for page in obstore.list(client, prefix) for item in page]
     folders = {str(parent) for file in found for parent in PurePosixPath(file.name).parents}
     files = [file for file in found if not (file.size == 0 and file.name in folders)]  # some stores keep empty objects as folders

@@ -79,10 +79,11 @@ def read_header(path: Path, limit: int = HEADER_LIMIT_BYTES) -> Header:
         HeaderError: the header is not one, or its offsets do not fit the file.
     """
     with path.open("rb", buffering=0) as file:
-        return _read(file, path.name, path.stat().st_size, limit)
+        return parse_header(file, path.name, path.stat().st_size, limit)
 
 
-def _read(file: BinaryIO, name: str, size: int, limit: int) -> Header:
+def parse_header(file: BinaryIO, name: str, size: int, limit: int = HEADER_LIMIT_BYTES) -> Header:
+    """Do `read_header` for a file of `size` bytes of which at least the header can be read."""
     length_bytes = file.read(8)
     if len(length_bytes) < 8:
         raise HeaderError(f"{name}: {size} bytes are too few for a safetensors file")

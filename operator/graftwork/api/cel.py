@@ -43,6 +43,21 @@ def source(schemes: tuple[str, ...], remedy: str) -> Rule:
     )
 
 
+MODEL_SOURCE = quoting(
+    " || ".join(
+        (
+            r"self.matches('^(s3|pvc)://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^/\\s]+)+/?$') && !self.matches('/[.][.]?(/|$)')",
+            "self.matches('^hf://[A-Za-z0-9][-A-Za-z0-9_.]*/[A-Za-z0-9][-A-Za-z0-9_.]*$')",
+        )
+    ),
+    "a source is hf://<owner>/<repository>, s3://<bucket>/<key> or pvc://<claim>/<path>, without empty, . or .. parts; a branch, tag or commit of a "
+    "hub goes into model.revision, and a model from elsewhere is copied into a bucket or a claim first",
+)
+
+REVISION = quoting(
+    "!self.contains('..') && !self.contains('//')", "a revision is a branch, a tag or a commit of the hub; write its name without .. and //"
+)
+
 ADAPTER_SOURCE = quoting(
     " || ".join(
         f"self.matches('{pattern}')"

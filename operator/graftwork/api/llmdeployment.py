@@ -26,16 +26,34 @@ FlagValue = Annotated[
 class ModelSource(Model):
     """The base model."""
 
+    RULES = (
+        cel.Rule(
+            "!has(self.revision) || self.revision == '' || self.source.startsWith('hf://')",
+            "model.revision has a meaning for hf:// sources only: buckets and claims have no revisions; remove it",
+        ),
+    )
+
     source: str = field(
-        doc="Where the model lies in Hugging Face layout: `s3://<bucket>/<prefix>` or `pvc://<claim>/<path>`.",
+        doc="Where the model lies in Hugging Face layout: `hf://<owner>/<repository>`, `s3://<bucket>/<prefix>` or `pvc://<claim>/<path>`. "
+        "One of a hub is looked up once and frozen to the commit; annotation `graftwork.dev/refresh` with a new text looks it up again.",
         restarts=True,
         min_length=1,
         max_length=1024,
-        rules=(cel.source(("s3", "pvc"), "copy a model from elsewhere into a bucket or a claim first"),),
+        rules=(cel.MODEL_SOURCE,),
+    )
+    revision: str = field(
+        "",
+        doc="Branch, tag or commit of an hf:// source. Empty: main. A branch that moves changes nothing that is served: see `source`.",
+        restarts=True,
+        max_length=256,
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._/-]*)?$",
+        rules=(cel.REVISION,),
     )
     credentials_secret: str = field(
         "",
-        doc="Secret of the namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION for s3. Empty: the store's.",
+        doc="Secret of the namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION for s3 (empty: the store's), or "
+        "HF_TOKEN for hf, whose `ca.crt` is trusted beside the system's authorities (empty: none). Only what looks the model up and downloads "
+        "it has it.",
         restarts=True,
         max_length=253,
         pattern=NAME,

@@ -30,17 +30,73 @@ class Status(StatusModel):
     """What every kind's status has."""
 
     observed_generation: int | None = field(None, doc="Generation of the spec that this status is about.")
-    conditions: tuple[Condition, ...] = field((), doc="Ready, Reconciling, Stalled; LLMDeployment also Serving and AdaptersLoaded.", key="type")
+    conditions: tuple[Condition, ...] = field(
+        (),
+        doc="Ready, Reconciling, Stalled; LLMDeployment also Serving and AdaptersLoaded, with an hf:// source ModelResolved.",
+        key="type",
+    )
 
 
-class ModelFacts(StatusModel):
-    """What the agents read in the model's files."""
+class SourceFiles(StatusModel):
+    """What a download of the model brings."""
+
+    count: int | None = field(None, doc="Number of files.")
+    bytes: int | None = field(None, doc="Their size in all.", unit="bytes")
+    largest_bytes: int | None = field(None, doc="Size of the largest.", unit="bytes")
+    digest: str | None = field(None, doc="Digest of the listing: names, sizes and hashes.")
+
+
+class InspectedFacts(StatusModel):
+    """What the configuration of the model and the headers of its weights say."""
 
     fingerprint: str | None = field(None, doc="Fingerprint of the weights.")
     architecture: str | None = field(None, doc="Class of the model.")
     parameters: int | None = field(None, doc="Number of parameters.")
     weights_bytes: int | None = field(None, doc="Size of the weights.", unit="bytes")
     max_model_len: int | None = field(None, doc="Longest context that the model's configuration allows.", unit="tokens")
+    layers: int | None = field(None, doc="Number of layers.")
+    hidden_size: int | None = field(None, doc="Width of a layer.")
+    heads: int | None = field(None, doc="Attention heads.")
+    kv_heads: int | None = field(None, doc="Attention heads that have keys and values of their own.")
+    head_dim: int | None = field(None, doc="Width of a head.")
+    kv_lora_rank: int | None = field(None, doc="Rank of compressed keys and values (multi-head latent attention).")
+    vocab_size: int | None = field(None, doc="Number of tokens that the model knows.")
+    dtype: str | None = field(None, doc="Type of the weights.")
+    quantization: str | None = field(None, doc="How the weights are quantized, in the words of the model's configuration; empty: not at all.")
+    task: str | None = field(None, doc="What the model is for: generate, embed, classify or transcribe.")
+    remote_code: bool | None = field(None, doc="Whether the repository brings Python code of its own.")
+
+
+class ResolvedModel(StatusModel):
+    """To what a source of a hub is frozen."""
+
+    key: str | None = field(None, doc="Hash of source, revision, credentialsSecret and graftwork.dev/refresh: another one is looked up anew.")
+    source: str | None = field(None, doc="The repository.")
+    requested: str | None = field(None, doc="The revision as the spec names it.")
+    revision: str | None = field(None, doc="The commit.")
+    resolved_at: str | None = field(None, doc="When it was looked up.")
+    files: SourceFiles | None = field(None, doc="What a download brings.")
+    facts: InspectedFacts | None = field(None, doc="What is known of the model without its weights.")
+
+
+class RefusedModel(StatusModel):
+    """Why a source cannot be served; it is not looked up again before the key changes."""
+
+    key: str | None = field(None, doc="As in `resolved`.")
+    reason: str | None = field(None, doc="One word of the list in docs/reference/reasons.md.")
+    message: str | None = field(None, doc="The same for people.")
+
+
+class ModelFacts(StatusModel):
+    """What the agents read in the model's files, and to what its source is frozen."""
+
+    fingerprint: str | None = field(None, doc="Fingerprint of the weights.")
+    architecture: str | None = field(None, doc="Class of the model.")
+    parameters: int | None = field(None, doc="Number of parameters.")
+    weights_bytes: int | None = field(None, doc="Size of the weights.", unit="bytes")
+    max_model_len: int | None = field(None, doc="Longest context that the model's configuration allows.", unit="tokens")
+    resolved: ResolvedModel | None = field(None, doc="To what an hf:// source is frozen.")
+    refused: RefusedModel | None = field(None, doc="Why an hf:// source cannot be served.")
 
 
 class ServedAlias(StatusModel):

@@ -18,6 +18,7 @@ PROGRESS = "progress"
 RESULT = "result"
 IMPORT_RESULT = "import-result"
 SWEEP_RESULT = "sweep-result"
+INSPECT_RESULT = "inspect-result"
 
 
 class ContractError(ValueError):

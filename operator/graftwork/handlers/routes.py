@@ -9,6 +9,13 @@ from graftwork.cluster.kinds import FINE_TUNE_JOB, KINDS, LLM_DEPLOYMENT, LORA_A
 from graftwork.cluster.mirror import Change
 from graftwork.cluster.protocol import MirrorApi, Object
 
+_OWNERS = {
+    names.LABEL_DEPLOYMENT: LLM_DEPLOYMENT,
+    names.LABEL_INSPECTS: LLM_DEPLOYMENT,
+    names.LABEL_JOB: FINE_TUNE_JOB,
+    names.LABEL_ADAPTER: LORA_ADAPTER,
+}
+
 
 def concerned(change: Change, mirror: MirrorApi) -> Iterator[Key]:
     """Yield the resources to wake for a change; a resource can come more than once.
@@ -50,12 +57,9 @@ def owner_of(child: Object) -> Key | None:
         if reference.get("controller") and str(reference.get("apiVersion", "")).startswith(f"{names.GROUP}/"):
             return Key(reference["kind"], namespace, reference["name"])
     labels = metadata.get("labels") or {}
-    if deployment := labels.get(names.LABEL_DEPLOYMENT):
-        return Key(LLM_DEPLOYMENT, namespace, deployment)
-    if job := labels.get(names.LABEL_JOB):
-        return Key(FINE_TUNE_JOB, namespace, job)
-    if adapter := labels.get(names.LABEL_ADAPTER):
-        return Key(LORA_ADAPTER, namespace, adapter)
+    for label, kind in _OWNERS.items():
+        if name := labels.get(label):
+            return Key(kind, namespace, name)
     if names.LABEL_SWEEP in labels:
         return sweep_key(namespace)
     return None

@@ -11,14 +11,12 @@ from graftwork.api.common import PodSettings
 from graftwork.config import Config
 from graftwork.facts.imported import DEADLINE_SECONDS, RETRIES
 from graftwork.facts.result import DEFINITIVE_EXITS
-from graftwork.plan import pods
+from graftwork.plan import credentials, pods
 from graftwork.plan.pods import Manifest
 
 API_VERSION = "graftwork.dev/import/v1"
-SCRATCH, CREDENTIALS = "/scratch", "/graftwork/source"
-FILES, FACTS, CA_FILE = f"{SCRATCH}/adapter", f"{SCRATCH}/source.json", f"{CREDENTIALS}/ca.crt"
-CA_KEY = "ca.crt"
-_SECRET_KEYS = {"hf": "HF_TOKEN", "https": "AUTHORIZATION"}
+SCRATCH = "/scratch"
+FILES, FACTS = f"{SCRATCH}/adapter", f"{SCRATCH}/source.json"
 
 
 def import_document(adapter: LoRAAdapter) -> dict[str, Any]:
@@ -62,7 +60,7 @@ def import_job(adapter: LoRAAdapter, config: Config) -> Manifest:
                     "securityContext": pods.pod_security(),
                     "initContainers": [_download(adapter, config)],
                     "containers": [_import(adapter, config)],
-                    "volumes": [pods.empty("scratch"), *_credentials(spec.credentials_secret), *pods.store_volume(config)],
+                    "volumes": [pods.empty("scratch"), *credentials.volumes(spec.credentials_secret), *pods.store_volume(config)],
                 },
             },
         },
@@ -77,9 +75,6 @@ def failure_rules(*containers: str) -> list[Manifest]:
 
 def _download(adapter: LoRAAdapter, config: Config) -> Manifest:
     spec = adapter.spec
-    mounts = [pods.mount("scratch", SCRATCH)]
-    if spec.credentials_secret:
-        mounts.append(pods.mount("credentials", CREDENTIALS, read_only=True))
     return pods.container(
         names.CONTAINER_DOWNLOAD,
         config.images.agent,
@@ -88,7 +83,7 @@ def _download(adapter: LoRAAdapter, config: Config) -> Manifest:
         args=["download", "--kind", "adapter", "--source", spec.source, "--to", FILES, "--facts", FACTS],
         env=[pods.env("HOME", SCRATCH), *_source_env(adapter, config)],
         resources=pods.small("256Mi"),
-        volumeMounts=mounts,
+        volumeMounts=[pods.mount("scratch", SCRATCH), *credentials.mounts(spec.credentials_secret)],
     )
 
 
@@ -98,19 +93,7 @@ def _source_env(adapter: LoRAAdapter, config: Config) -> list[Manifest]:
     kind, secret = spec.source.partition("://")[0], spec.credentials_secret
     if kind == "s3" and not secret:
         return [] if spec.service_account_name else pods.store_credentials(config)
-    variables = [pods.env("HF_ENDPOINT", config.hub.endpoint)] if kind == "hf" and config.hub.endpoint else []
-    if not secret:
-        return variables
-    keys = pods.STORE_KEYS if kind == "s3" else (_SECRET_KEYS[kind],)
-    variables += [{"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key, "optional": True}}} for key in keys]
-    return [*variables, pods.env("SOURCE_CA_FILE", CA_FILE)]
-
-
-def _credentials(secret: str) -> list[Manifest]:
-    """Return the volume with the Secret's certificate authority, and with nothing else of it; without that key it is empty."""
-    if not secret:
-        return []
-    return [{"name": "credentials", "secret": {"secretName": secret, "items": [{"key": CA_KEY, "path": CA_KEY}], "optional": True}}]
+    return credentials.source_env(kind, secret, config)
 
 
 def _import(adapter: LoRAAdapter, config: Config) -> Manifest:

@@ -14,6 +14,7 @@ from typing import Any
 
 from graftwork import names
 from graftwork.api import LLMDeployment
+from graftwork.facts.inspected import Resolved
 from graftwork.plan import capacity
 from graftwork.plan.pods import Manifest
 
@@ -33,14 +34,20 @@ class Revision:
     outdated: tuple[str, ...]
 
 
-def template_hash(deployment: LLMDeployment) -> str:
-    """Return the hash of what the user wrote and pods are made from; fields at their defaults do not count, so a new field changes nothing."""
+def template_hash(deployment: LLMDeployment, pin: str = "") -> str:
+    """Return the hash of what the user wrote and pods are made from; fields at their defaults do not count, so a new field changes nothing.
+
+    `pin` is the revision that the model's source is frozen to; a source that is not looked up has none. It counts instead of the revision's name, so
+    that two names of one commit are one template.
+    """
     spec = deployment.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     adapters = spec.pop("adapters", {})
-    spec.get("model", {}).pop("compatibleBases", None)
+    for field in ("compatibleBases", "revision"):
+        spec.get("model", {}).pop(field, None)
     relevant = {key: value for key, value in spec.items() if key != "replicas"}
     relevant["adapters"] = {key: adapters[key] for key in ("maxLoaded", "maxRank") if adapters.get(key) not in (None, _PLAIN.get(key))}
     relevant["name"] = deployment.metadata.name
+    relevant |= {"pin": pin} if pin else {}
     text = json.dumps(_without_empty(relevant), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -52,14 +59,21 @@ def _without_empty(value: Any) -> Any:
     return value
 
 
-def revision(deployment: LLMDeployment, existing: Iterable[Manifest], render: Callable[[str], Manifest], images: Mapping[str, str]) -> Revision:
+def revision(
+    deployment: LLMDeployment,
+    existing: Iterable[Manifest],
+    render: Callable[[str], Manifest],
+    images: Mapping[str, str],
+    resolved: Resolved | None = None,
+) -> Revision:
     """Return the revision of the present spec: the stored one of its hash, or a new one from `render(hash)`."""
-    wanted = template_hash(deployment)
+    wanted = template_hash(deployment, resolved.revision if resolved else "")
     stored = sorted(existing, key=lambda item: (item.get("revision", 0), item["metadata"]["name"]))
     current = next((item for item in stored if stored_hash(item) == wanted), None)
     if current is None:
         number = max((item.get("revision", 0) for item in stored), default=0) + 1
         current = _manifest(deployment, wanted, render(wanted), images, number)
+        current["data"] |= {"model": resolved.to_object()} if resolved else {}
         others = stored
     else:
         others = [item for item in stored if item is not current]

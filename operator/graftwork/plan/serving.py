@@ -5,7 +5,7 @@ from __future__ import annotations
 from graftwork import names
 from graftwork.api import LLMDeployment
 from graftwork.config import Config
-from graftwork.plan import engine, pods
+from graftwork.plan import credentials, engine, pods
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
 
@@ -65,15 +65,16 @@ def _install(config: Config) -> Manifest:
 
 
 def _download(deployment: LLMDeployment, source: Source, config: Config) -> Manifest:
+    secret = deployment.spec.model.credentials_secret
     return pods.container(
         names.CONTAINER_DOWNLOAD,
         config.images.agent,
         config,
         command=["graftwork-agent"],
         args=["download", "--source", source.text, "--to", engine.MODEL],
-        env=pods.source_env(deployment.spec.model.credentials_secret, config),
+        env=credentials.model_env(source, secret, config),
         resources=pods.small("256Mi"),
-        volumeMounts=[pods.mount("model", engine.MODEL)],
+        volumeMounts=[pods.mount("model", engine.MODEL), *credentials.model_mounts(source, secret)],
     )
 
 
@@ -159,6 +160,7 @@ def _volumes(deployment: LLMDeployment, source: Source, config: Config) -> list[
         },
         *_keys_volume(deployment.spec.service.api_keys_secret),
         pods.empty("model") if source.downloaded else pods.claim("model", source.name),
+        *credentials.model_volumes(source, deployment.spec.model.credentials_secret),
         pods.empty("home"),
         pods.empty("shm", memory=True),
         *pods.store_volume(config),

@@ -9,7 +9,7 @@ from typing import Any
 from graftwork import names
 from graftwork.api import FineTuneJob
 from graftwork.config import Config
-from graftwork.plan import pods
+from graftwork.plan import credentials, pods
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
 
@@ -127,9 +127,9 @@ def _download(name: str, source: Source, *, volume: str, path: str, secret: str,
         config,
         command=["graftwork-agent"],
         args=["download", "--source", source.text, "--to", path],
-        env=pods.source_env(secret, config),
+        env=credentials.model_env(source, secret, config),
         resources=pods.small("256Mi"),
-        volumeMounts=[pods.mount(volume, path)],
+        volumeMounts=[pods.mount(volume, path), *credentials.model_mounts(source, secret)],
     )
 
 
@@ -178,6 +178,7 @@ def _volumes(inputs: Inputs, config: Config) -> list[Manifest]:
         dataset = pods.empty("dataset")
     return [
         pods.empty("model") if inputs.base.downloaded else pods.claim("model", inputs.base.name),
+        *credentials.model_volumes(inputs.base, inputs.base_secret),
         dataset,
         pods.empty("scratch"),
         pods.empty("home"),

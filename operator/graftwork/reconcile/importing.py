@@ -61,17 +61,21 @@ async def follow(key: Key, ctx: Context, obj: Object, adapter: LoRAAdapter) -> S
 
 
 def _without_pod(ctx: Context, obj: Object, job: Object, problem: Problem | None) -> Step:
-    """Say that a Job has no pod, once it should have one: a quota, an admission policy, a ServiceAccount that does not exist."""
+    return Step(obj, *without_pod(ctx, job, problem))
+
+
+def without_pod(ctx: Context, job: Object, problem: Problem | None) -> tuple[Problem | None, float]:
+    """Say that a Job has no pod, once it should have one: a quota, an admission policy, no such ServiceAccount; and when to look again."""
     name = job["metadata"]["name"]
     began = (job.get("status") or {}).get("startTime") or job["metadata"].get("creationTimestamp")  # set anew when a Job is resumed
     age = (ctx.clock.now() - parse_rfc3339(began)).total_seconds() if began else 0.0
     if age < POD_SECONDS:
-        return Step(obj, problem, POD_SECONDS - age)
+        return problem, POD_SECONDS - age
     text = (
         f"Job {name} has had no pod for {POD_SECONDS:.0f} s: most likely the API server refuses to make it - a quota, an admission policy, a "
         f"ServiceAccount that does not exist; `kubectl describe job {name}` shows its words. It is made as soon as it may be"
     )
-    return Step(obj, Problem(Reason.PODS_REFUSED, text, needs_user=False), observe.REFUSED_SECONDS)
+    return Problem(Reason.PODS_REFUSED, text, needs_user=False), observe.REFUSED_SECONDS
 
 
 def _pods(ctx: Context, key: Key, job: Object) -> list[Pod]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from graftwork import names
 from graftwork.api import InvalidObjectError, LLMDeployment
 from graftwork.errors import Forbidden, Invalid, NameTaken
 from graftwork.facts.adapters import NOTHING, Selection
 from graftwork.facts.agents import Agent
+from graftwork.facts.inspected import Resolution
 from graftwork.facts.pods import Pod
 from graftwork.facts.problem import Problem
 from graftwork.plan import adapters_file, capacity, children, engine, revisions, serving, sources
@@ -17,7 +19,7 @@ from graftwork.plan.adapters import Rules
 from graftwork.plan.revisions import Revision
 from graftwork.plan.sources import Source
 from graftwork.reasons import Reason
-from graftwork.reconcile import canaries, news, observe
+from graftwork.reconcile import canaries, news, observe, resolving
 from graftwork.reconcile.announce import announce
 from graftwork.reconcile.children import apply_children
 from graftwork.reconcile.context import Context, Key, Object, Result
@@ -61,11 +63,15 @@ class LLMDeploymentReconciler:
             self._news.forget(key)
             return Result(gone=obj is None)
         view = await _gather(key, ctx, obj)
-        problem, revision = view.problem, None
+        problem, revision, resolution = view.problem, None, None
         live = await _remember(key, ctx, view)
         if view.resource and view.source and view.rules and not problem:
             try:
-                revision = await _apply(ctx, view, capacity.resolved(view.resource, view.rules.max_rank), view.source, view.rules)
+                resolution = await resolving.resolve(ctx, view.obj, view.resource, view.source)
+                revision = await _apply(
+                    ctx, view, capacity.resolved(view.resource, view.rules.max_rank), view.source, view.rules, resolution=resolution
+                )
+                problem = resolution.problem
             except NameTaken as error:
                 problem = observe.name_taken(key, error)
             except Invalid as error:
@@ -77,11 +83,11 @@ class LLMDeploymentReconciler:
             again = await self._tell(key, ctx, view)
         except (Forbidden, Invalid) as error:
             problem = problem or observe.refused(error)
-        status = _status(key, ctx, view, problem, revision)
+        status = _status(key, ctx, view, problem, revision, resolution=resolution)
         written = await write_status(ctx, live, status)
         announce(ctx, obj, status)
         self._wake_adapters(key, ctx, view, written)
-        waits = [again, observe.settling(view.pods, view.agents)]
+        waits = [again, resolution.again_seconds if resolution else None, observe.settling(view.pods, view.agents)]
         waits += [_retry(problem), canaries.look_again(view.selection)]
         return Result(requeue_after_seconds=min((wait for wait in waits if wait is not None), default=None))
 
@@ -160,27 +166,36 @@ async def _remember(key: Key, ctx: Context, view: _View) -> Object:
     return live
 
 
-async def _apply(ctx: Context, view: _View, resource: LLMDeployment, source: Source, rules: Rules) -> Revision:
-    """Apply the children: the ConfigMap first, the Deployment last, so that a taken name is found before a pod is made."""
+async def _apply(ctx: Context, view: _View, resource: LLMDeployment, source: Source, rules: Rules, *, resolution: Resolution) -> Revision | None:
+    """Apply the children: the ConfigMap first, the Deployment last, so that a taken name is found before a pod is made.
+
+    While it is not known what the source is, pods stay as they are, and there is no revision.
+    """
     metadata = view.obj["metadata"]
     stored = ctx.mirror.list("ControllerRevision", metadata["namespace"], {names.LABEL_OWNER_UID: metadata["uid"]})
+    source = sources.pinned(source, resolution.resolved.revision) if resolution.resolved else source
     images = {"engine": resource.spec.engine.image or ctx.config.images.engine, "agent": ctx.config.images.agent}
-    revision = revisions.revision(resource, stored, lambda wanted: serving.pod_template(resource, source, ctx.config, wanted), images)
     ready = sum(1 for pod in view.pods if pod.active and pod.ready)
     desired = [
         children.adapters_config_map(metadata["name"], adapters_file.content(view.selection, rules, ready)),
         children.service(resource),
         children.disruption_budget(resource),
-        revision.manifest,
-        children.deployment(resource, revision.template),
     ]
+    if resolution.waiting:
+        await apply_children(ctx, view.obj, desired, resolving.PRUNED_WHILE_WAITING)
+        return None
+    template = partial(serving.pod_template, resource, source, ctx.config)
+    revision = revisions.revision(resource, stored, template, images, resolution.resolved)
+    desired += [revision.manifest, children.deployment(resource, revision.template)]
     await apply_children(ctx, view.obj, desired)
     for name in revision.outdated:
         await ctx.cluster.delete("ControllerRevision", metadata["namespace"], name)
     return revision
 
 
-def _status(key: Key, ctx: Context, view: _View, problem: Problem | None, revision: Revision | None) -> dict[str, object]:
+def _status(
+    key: Key, ctx: Context, view: _View, problem: Problem | None, revision: Revision | None, *, resolution: Resolution | None = None
+) -> dict[str, object]:
     deployment = ctx.mirror.get("Deployment", key.namespace, key.name) or {}
     service = ctx.mirror.get("Service", key.namespace, key.name) or {}
     ports = (service.get("spec") or {}).get("ports") or [{"port": names.PORT_ENGINE}]
@@ -208,5 +223,6 @@ def _status(key: Key, ctx: Context, view: _View, problem: Problem | None, revisi
             settling=view.resource is None or observe.settling(view.pods, view.agents) is not None,
             before=before,
             now=observe.now(ctx),
+            resolution=resolution,
         )
     )

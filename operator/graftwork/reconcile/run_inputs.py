@@ -9,7 +9,7 @@ from graftwork.plan.adapters import matches
 from graftwork.plan.sources import Source
 from graftwork.plan.training import Inputs
 from graftwork.reasons import Reason
-from graftwork.reconcile import observe
+from graftwork.reconcile import observe, resolving
 from graftwork.reconcile.context import Context
 
 
@@ -28,7 +28,7 @@ async def resolve(ctx: Context, job: FineTuneJob) -> Inputs | Problem:
     else:
         assert spec.base_model is not None
         field, model, secret = "spec.baseModel.source", spec.base_model.source, spec.base_model.credentials_secret
-    base = sources.parse(field, model, sources.MODEL_KINDS)
+    base = _base(field, model, deployment)
     if isinstance(base, Problem):
         return base
     dataset = sources.parse("spec.dataset.source", spec.dataset.source, sources.DATASET_KINDS)
@@ -36,6 +36,15 @@ async def resolve(ctx: Context, job: FineTuneJob) -> Inputs | Problem:
         return dataset
     problem = await _dataset_problem(ctx, namespace, dataset) or (_unservable(ctx, job, deployment) if deployment else None)
     return problem or Inputs(base=base, base_secret=secret, dataset=dataset)
+
+
+def _base(field: str, text: str, deployment: LLMDeployment | None) -> Source | Problem:
+    """Return where the base is: of a deployment whose source was looked up, the commit that it serves, wherever the branch has moved since."""
+    base = sources.parse(field, text, sources.MODEL_KINDS if deployment else sources.BASE_KINDS)
+    if isinstance(base, Problem) or not (deployment and base.resolved):
+        return base
+    resolved = resolving.frozen(deployment)
+    return resolved if isinstance(resolved, Problem) else sources.pinned(base, resolved.revision)
 
 
 def _deployment(ctx: Context, job: FineTuneJob) -> LLMDeployment | Problem | None:

@@ -10,13 +10,14 @@ from typing import Any
 from graftwork.clock import parse_rfc3339
 from graftwork.facts.adapters import Selection
 from graftwork.facts.agents import Agent
+from graftwork.facts.inspected import Resolution
 from graftwork.facts.limits import Limits
 from graftwork.facts.pods import Pod
 from graftwork.facts.problem import Problem
 from graftwork.names import CONTAINER_ENGINE, LABEL_DEPLOYMENT
 from graftwork.reasons import Reason
 from graftwork.status import adapters as adapter_rows
-from graftwork.status import conditions
+from graftwork.status import conditions, resolving
 from graftwork.status.conditions import FALSE, SERVING, TRUE, Condition
 from graftwork.status.failures import first_problem
 from graftwork.status.keys import keys_problem
@@ -48,6 +49,8 @@ class Observed:
     now: str
     limits: Limits | None = None
     """What the engines of the present template are started with; None: not known."""
+    resolution: Resolution | None = None
+    """How the model's source stands; None: not asked in this pass."""
 
 
 def status(seen: Observed) -> dict[str, Any]:
@@ -65,7 +68,7 @@ def status(seen: Observed) -> dict[str, Any]:
     )
     written_rows = [row.to_object() for row in rows]
     before = seen.before.get("conditions") or []
-    all_conditions = [*_kstatus(seen, active, ready), _serving(seen, ready), loaded]
+    all_conditions = [*_kstatus(seen, active, ready), _serving(seen, ready), *resolving.condition(seen.resolution, before), loaded]
     written = conditions.written(all_conditions, before, seen.generation, seen.now)
     if seen.settling and conditions.find(before, conditions.ADAPTERS_LOADED):
         written[-1] = {**conditions.find(before, conditions.ADAPTERS_LOADED), "observedGeneration": seen.generation}
@@ -82,7 +85,7 @@ def status(seen: Observed) -> dict[str, Any]:
         "adaptersText": f"{good}/{len(written_rows)}",
         "selector": f"{LABEL_DEPLOYMENT}={seen.name}",
         "endpoint": f"http://{seen.name}.{seen.namespace}.svc:{seen.port}/v1",
-        "model": _model(seen, ready),
+        "model": resolving.model(_model(seen, ready), seen.before.get("model"), seen.resolution),
         "adapters": written_rows,
         "rollout": _rollout(seen, ready),
         "coldStart": _cold_start(seen, ready),

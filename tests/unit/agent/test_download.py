@@ -57,7 +57,7 @@ def test_a_data_set_is_downloaded(tmp_path: Path, log: Path) -> None:
     [
         ("s3://bucket/nothing", "SourceNotFound", 65),
         ("s3://nowhere/x", "SourceNotFound", 65),
-        ("hf://org/model", "SourceInvalid", 65),
+        ("ftp://org/model", "SourceInvalid", 65),
         ("s3://bucket/models/broken", "ModelInvalid", 65),
         ("s3://bucket/models", "ModelInvalid", 65),
     ],

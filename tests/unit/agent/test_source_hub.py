@@ -13,7 +13,17 @@ from graftwork_agent import source_hub
 from graftwork_agent.__main__ import main
 from graftwork_agent.adapter_sources import Resolved, download_adapter
 from graftwork_store.digest import adapter_digest
-from graftwork_store.errors import DigestMismatch, FileNotAllowed, SourceDenied, SourceInvalid, SourceNotFound, SourceUnreachable, StoreError
+from graftwork_store.errors import (
+    DigestMismatch,
+    FileNotAllowed,
+    RevisionNotFound,
+    SourceDenied,
+    SourceGated,
+    SourceInvalid,
+    SourceNotFound,
+    SourceUnreachable,
+    StoreError,
+)
 
 from tests.hub.content import File
 from tests.hub.running import Running
@@ -118,8 +128,8 @@ def test_the_token_opens_what_is_private_or_gated_and_goes_to_the_hub_only(hub: 
 @pytest.mark.parametrize(
     ("access", "token", "kind", "messages"),
     [
-        ({"gated": True}, "", SourceDenied, ["is gated (HTTP 401, no HF_TOKEN in credentialsSecret)", "accept its terms"]),
-        ({"gated": True}, "hf_other", SourceDenied, ["is gated (HTTP 403, HF_TOKEN of credentialsSecret)", "accept its terms"]),
+        ({"gated": True}, "", SourceGated, ["is gated (HTTP 401, no HF_TOKEN in credentialsSecret)", "accept its terms"]),
+        ({"gated": True}, "hf_other", SourceGated, ["is gated (HTTP 403, HF_TOKEN of credentialsSecret)", "accept its terms"]),
         ({"private": True}, "", SourceDenied, ["HTTP 401, no HF_TOKEN", "set key HF_TOKEN of credentialsSecret"]),
         ({"private": True}, "hf_other", SourceNotFound, ["no such repository"]),
         ({}, "hf_forged_s3cr3t", SourceDenied, ["HTTP 401, HF_TOKEN of credentialsSecret"]),
@@ -139,8 +149,8 @@ def test_what_is_refused_says_whether_a_token_was_there_and_what_to_do(
 @pytest.mark.parametrize(
     ("uri", "kind", "message"),
     [
-        ("hf://acme/legal@nowhere", SourceNotFound, "no such revision"),
-        ("hf://acme/legal@0123456789012345678901234567890123456789", SourceNotFound, "no such revision"),
+        ("hf://acme/legal@nowhere", RevisionNotFound, "no such revision"),
+        ("hf://acme/legal@0123456789012345678901234567890123456789", RevisionNotFound, "no such revision"),
         ("hf://acme/nothing", SourceDenied, "does not exist, is private"),
         ("hf://acme/many", SourceNotFound, "nothing lies there"),
         ("hf://acme/many/de", SourceNotFound, "nothing lies there"),
@@ -229,7 +239,7 @@ def test_the_command_never_shows_the_token(
     assert main([*arguments, "--source", "hf://acme/legal"]) == 0
     hub.repositories["acme/legal"].gated = True
     assert main([*arguments, "--source", "hf://acme/legal"]) == 65
-    assert json.loads((tmp_path / "log").read_text())["reason"] == "SourceDenied"
+    assert json.loads((tmp_path / "log").read_text())["reason"] == "SourceGated"
     out = capfd.readouterr()
     assert "s3cr3t" not in out.out + out.err + (tmp_path / "log").read_text()
 

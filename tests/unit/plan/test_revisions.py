@@ -46,6 +46,14 @@ def test_what_pods_are_made_from_changes_it(spec: dict[str, Any]) -> None:
     assert hash_of(**spec) != hash_of()
 
 
+def test_a_commit_counts_and_its_name_does_not() -> None:
+    hub, named = (
+        LLMDeployment.from_object({"metadata": {"name": "tiny", "namespace": "ml"}, "spec": {"model": {"source": "hf://acme/tiny", **more}}})
+        for more in ({}, {"revision": "v1"})
+    )
+    assert template_hash(hub, "a" * 40) == template_hash(named, "a" * 40) != template_hash(hub, "b" * 40)
+
+
 def test_the_hash_is_the_one_of_the_first_release() -> None:
     """Another value here would roll every pod of every user at the next upgrade."""
     assert hash_of() == "c723d04c451b6633"

@@ -144,7 +144,7 @@ async def test_a_pod_that_reads_an_old_file_is_told_again_with_growing_pauses() 
     ("change", "reason", "words"),
     [
         ({"engine": {"args": {"max_lora_rank": 64}}}, "OwnedFlag", "spec.adapters.maxRank"),
-        ({"model": {"source": "hf://org/model"}}, "SourceInvalid", "hf://org/model"),
+        ({"model": {"source": "ftp://org/model"}}, "SourceInvalid", "ftp://org/model"),
         ({"adapters": {"maxRank": 7}}, "InvalidSpec", "spec.adapters.maxRank"),
         ({"adapters": {"aliases": [{"name": "a"}, {"name": "a"}]}}, "InvalidSpec", "'a' twice"),
     ],

@@ -121,7 +121,7 @@ def test_a_volume_without_room_is_told_before_the_download(tmp_path: Path, monke
 def test_an_object_that_ends_early_is_not_kept(tmp_path: Path) -> None:
     make_base(tmp_path / "s" / "m")
     client = LocalStore(tmp_path / "s")
-    listed = sources._under_prefix(client, "s3://b/m", "m")
+    listed = sources.under_prefix(client, "s3://b/m", "m")
     with (tmp_path / "s" / "m" / "config.json").open("ab") as file:  # the object changes after it was listed
         file.write(b" ")
     (tmp_path / "out").mkdir()

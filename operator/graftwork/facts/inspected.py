@@ -1,0 +1,159 @@
+"""What a model is, as the inspection of its source found it (contracts.md, section 7c), and to what the source is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from graftwork import contracts
+from graftwork.facts.problem import Problem
+from graftwork.facts.text import clip, last_line
+from graftwork.names import DIGEST_PATTERN
+from graftwork.reasons import Reason
+
+RETRIES = 6
+"""Attempts of an inspection's Job after the first, with the Job controller's pauses of 10 s, 20 s, 40 s …: about ten minutes in all."""
+DEADLINE_SECONDS = 1800
+KEPT_SECONDS = 600
+"""How long the Job stays after its end; if it gave up because a source did not answer, that is the pause before the next one."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore", protected_namespaces=())
+
+
+class ModelFacts(_Part):
+    """What is known of a model without its weights; None: its configuration does not say."""
+
+    fingerprint: str = Field(pattern=DIGEST_PATTERN)
+    architecture: str
+    parameters: int = Field(ge=0)
+    weights_bytes: int = Field(ge=0)
+    max_model_len: int | None = None
+    layers: int | None = None
+    hidden_size: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    kv_lora_rank: int | None = None
+    vocab_size: int | None = None
+    dtype: str = ""
+    quantization: str = ""
+    task: str = "generate"
+    remote_code: bool = False
+
+
+class SourceFiles(_Part):
+    """What a download brings."""
+
+    count: int = Field(ge=1)
+    bytes: int = Field(ge=0)
+    largest_bytes: int = Field(ge=0)
+    digest: str = Field(pattern=DIGEST_PATTERN)
+
+
+class Resolved(_Part):
+    """To what a source is frozen. `key` is of everything whose change makes it looked up again, `requested` the revision as the user wrote it."""
+
+    key: str = Field(min_length=1)
+    source: str
+    requested: str = ""
+    revision: str = Field(pattern=r"^[0-9a-f]{40,64}$")
+    resolved_at: str = ""
+    files: SourceFiles
+    facts: ModelFacts
+
+    def to_object(self) -> dict[str, Any]:
+        """Return it as it is written into statuses and ControllerRevisions."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    @classmethod
+    def from_object(cls, value: object) -> Resolved | None:
+        """Return what was written; None for what nobody of ours wrote."""
+        try:
+            return cls.model_validate(value)
+        except ValidationError:
+            return None
+
+
+class _Named(_Part):
+    source: str
+    revision: str
+
+
+class InspectResult(_Part):
+    """The whole message."""
+
+    api_version: Literal["graftwork.dev/inspect-result/v1"]
+    outcome: Literal["Succeeded", "Failed"]
+    reason: str = Field(min_length=1)
+    message: str = ""
+    resolved: _Named | None = None
+    files: SourceFiles | None = None
+    model: ModelFacts | None = None
+    inspected_at: str = ""
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """How the source of an LLMDeployment stands. `wanted` is the key of what is asked for; empty for a source that pins nothing."""
+
+    wanted: str = ""
+    resolved: Resolved | None = None
+    problem: Problem | None = None
+    again_seconds: float | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether pods of the present spec cannot be made yet."""
+        return bool(self.wanted) and self.resolved is None
+
+
+def parse(message: str) -> InspectResult | None:
+    """Return the result in a termination message; None if it is none."""
+    try:
+        return InspectResult.model_validate(contracts.parse(contracts.INSPECT_RESULT, message.encode()))
+    except (contracts.ContractError, ValidationError):
+        return None
+
+
+def last_words(message: str) -> tuple[Reason, str]:
+    """Return reason and text of an inspection that failed: of its result, or its last line."""
+    result = parse(message)
+    if result is None:
+        return Reason.INSPECT_FAILED, last_line(message)
+    reason = Reason(result.reason) if result.reason in Reason.__members__.values() else Reason.INSPECT_FAILED
+    return reason, clip(result.message) or result.reason
+
+
+def frozen(result: InspectResult, key: str, source: str, requested: str) -> Resolved | None:
+    """Return to what a source is frozen by a result; None if the result is not of that source."""
+    if result.outcome != "Succeeded" or not (result.resolved and result.files and result.model) or result.resolved.source != source:
+        return None
+    return Resolved(
+        key=key,
+        source=source,
+        requested=requested,
+        revision=result.resolved.revision,
+        resolved_at=result.inspected_at,
+        files=result.files,
+        facts=result.model,
+    )
+
+
+def remembered(status: Mapping[str, Any], key: str) -> Resolved | None:
+    """Return what a status says a source is frozen to, if it is about `key`."""
+    found = Resolved.from_object((status.get("model") or {}).get("resolved"))
+    return found if found and found.key == key else None
+
+
+def refused(status: Mapping[str, Any], key: str) -> Problem | None:
+    """Return why the source of `key` was refused for good, if the status says so; no other look helps before the key changes."""
+    found = (status.get("model") or {}).get("refused") or {}
+    if found.get("key") != key or found.get("reason") not in Reason.__members__.values():
+        return None
+    return Problem(Reason(found["reason"]), str(found.get("message") or ""))

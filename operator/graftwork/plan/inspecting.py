@@ -1,0 +1,74 @@
+"""The Kubernetes Job that says what a model is before any pod is made for it (contracts.md, section 7c). It is created once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from graftwork import names
+from graftwork.api import LLMDeployment
+from graftwork.api.common import PodSettings
+from graftwork.config import Config
+from graftwork.facts.inspected import DEADLINE_SECONDS, KEPT_SECONDS, RETRIES
+from graftwork.plan import credentials, pods
+from graftwork.plan.importing import failure_rules
+from graftwork.plan.pods import Manifest
+from graftwork.plan.sources import Source, pinned
+
+
+def key(deployment: LLMDeployment) -> str:
+    """Return the hash of everything whose change makes the source looked up again; a branch that moves is none of it."""
+    model = deployment.spec.model
+    refresh = deployment.metadata.annotations.get(names.ANNOTATION_REFRESH, "")
+    text = json.dumps([model.source, model.revision, refresh, model.credentials_secret], separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def inspect_job(deployment: LLMDeployment, source: Source, config: Config) -> Manifest:
+    """Return the Job. What another attempt cannot help fails it at once; a source that does not answer is tried again."""
+    name, secret = deployment.metadata.name, deployment.spec.model.credentials_secret
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": names.inspect_job(name, key(deployment)), "labels": {names.LABEL_INSPECTS: name}},
+        "spec": {
+            "completions": 1,
+            "parallelism": 1,
+            "backoffLimit": RETRIES,
+            "activeDeadlineSeconds": DEADLINE_SECONDS,
+            "ttlSecondsAfterFinished": KEPT_SECONDS,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {"rules": failure_rules(names.CONTAINER_INSPECT)},
+            "template": {
+                "metadata": {"labels": pods.pod_labels(PodSettings(), "inspect", name, names.LABEL_INSPECTS)},
+                "spec": {
+                    "restartPolicy": "Never",
+                    "automountServiceAccountToken": False,
+                    "enableServiceLinks": False,
+                    "securityContext": pods.pod_security(),
+                    "containers": [_inspect(deployment, source, config)],
+                    "volumes": [pods.empty("scratch"), *credentials.model_volumes(source, secret)],
+                    **_pull_secrets(deployment),
+                },
+            },
+        },
+    }
+
+
+def _pull_secrets(deployment: LLMDeployment) -> Manifest:
+    found = deployment.spec.pod.image_pull_secrets
+    return {"imagePullSecrets": [{"name": name} for name in found]} if found else {}
+
+
+def _inspect(deployment: LLMDeployment, source: Source, config: Config) -> Manifest:
+    model = deployment.spec.model
+    return pods.container(
+        names.CONTAINER_INSPECT,
+        config.images.agent,
+        config,
+        command=["graftwork-agent"],
+        args=["inspect", "--source", pinned(source, model.revision).text if model.revision else source.text],
+        env=credentials.model_env(source, model.credentials_secret, config),
+        resources=pods.small("256Mi"),
+        volumeMounts=[pods.mount("scratch", "/tmp"), *credentials.model_mounts(source, model.credentials_secret)],
+    )

@@ -1,0 +1,162 @@
+"""How the look at a model's source stands, and what the status of its LLMDeployment says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graftwork import names
+from graftwork.facts import inspected
+from graftwork.facts.inspected import DEADLINE_SECONDS, KEPT_SECONDS, RETRIES, Resolution, Resolved
+from graftwork.facts.pods import Container, Pod
+from graftwork.facts.problem import Problem
+from graftwork.facts.result import DEFINITIVE_EXITS
+from graftwork.facts.text import clip
+from graftwork.reasons import Reason
+from graftwork.status.conditions import FALSE, MODEL_RESOLVED, TRUE, Condition, find
+from graftwork.status.failures import pod_problem
+from graftwork.status.training import JobFacts
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is looked up, for whom and under which key."""
+
+    deployment: str
+    key: str
+    source: str
+    requested: str
+
+    @property
+    def text(self) -> str:
+        """The source as a person would write it in one line."""
+        return f"{self.source}@{self.requested}" if self.requested else self.source
+
+
+@dataclass(frozen=True)
+class Stand:
+    """What came of a look: what the source is frozen to, or what there is to say instead. `lost`: it ended, and its result is gone."""
+
+    resolved: Resolved | None = None
+    problem: Problem | None = None
+    over: bool = False
+    lost: bool = False
+
+
+def stand(asked: Asked, job: JobFacts, pods: Sequence[Pod]) -> Stand:
+    """Return how the Job stands."""
+    ordered = sorted(pods, key=lambda pod: (pod.created, pod.name))
+    for pod in reversed(ordered):
+        ended = _ended(pod)
+        if ended and ended.ended and ended.ended.exit_code == 0:
+            return _ended_well(asked, ended.ended.message)
+    if job.failed:
+        return Stand(problem=_failed(asked, job, ordered), over=True)
+    if job.complete_at:
+        text = f"the look at {asked.text} ended, but its pod is gone and with it its result; it is made again"
+        return Stand(problem=Problem(Reason.MODEL_RESOLVING, text, needs_user=False), over=True, lost=True)
+    return Stand(problem=_under_way(asked, ordered))
+
+
+def _ended(pod: Pod) -> Container | None:
+    container = pod.container(names.CONTAINER_INSPECT)
+    return container if container and container.has_ended and container.ended else None
+
+
+def _ended_well(asked: Asked, message: str) -> Stand:
+    result = inspected.parse(message)
+    resolved = inspected.frozen(result, asked.key, asked.source, asked.requested) if result else None
+    if resolved:
+        return Stand(resolved=resolved, over=True)
+    words = inspected.last_words(message)[1]
+    text = f"the look at {asked.text} ended with exit code 0 and a result that cannot be used: {words or 'nothing'}"
+    return Stand(problem=_for_the_user(asked, Reason.INSPECT_FAILED, text), over=True)
+
+
+def _failed(asked: Asked, job: JobFacts, ordered: Sequence[Pod]) -> Problem:
+    assert job.failed is not None
+    found = _last_failure(ordered)
+    if found and found[2]:
+        return _for_the_user(asked, found[0], found[1])
+    unsaid = f"the Job that looks at {asked.text} failed ({job.failed[0]}): {clip(job.failed[1])}"
+    reason, text = found[:2] if found else (Reason.INSPECT_FAILED, unsaid)
+    if job.failed[0] == "DeadlineExceeded":
+        text = f"the look at {asked.text} did not end within {DEADLINE_SECONDS // 60} minutes{f' ({text})' if found else ''}"
+    again = f"after {RETRIES + 1} attempts it is made again every {KEPT_SECONDS // 60} minutes"
+    return Problem(reason, f"{text}; {again}", needs_user=False)
+
+
+def _for_the_user(asked: Asked, reason: Reason, text: str) -> Problem:
+    again = f"kubectl annotate llmd {asked.deployment} {names.ANNOTATION_REFRESH}=$(date +%s) --overwrite"
+    return Problem(reason, f"{text}. It is looked up again when model.source, revision or credentialsSecret changes, or by `{again}`")
+
+
+def _last_failure(ordered: Sequence[Pod]) -> tuple[Reason, str, bool] | None:
+    """Return reason and words of the latest pod that failed by itself (else of the latest that the cluster ended), and whether they are final."""
+    failed = [(pod, found) for pod in ordered if (found := _ended(pod)) and found.ended and found.ended.exit_code != 0]
+    own = [item for item in failed if not item[0].disrupted] or failed
+    if not own:
+        return None
+    pod, container = own[-1]
+    ended = container.ended
+    assert ended is not None
+    reason, words = inspected.last_words(ended.message)
+    if ended.reason == "OOMKilled":
+        reason, words = Reason.OUT_OF_MEMORY, "it used more memory than there is"
+    text = words or f"container {container.name} of pod {pod.name} ended with exit code {ended.exit_code}: {ended.reason or 'no message'}"
+    return reason, text, ended.exit_code in DEFINITIVE_EXITS
+
+
+def _under_way(asked: Asked, ordered: Sequence[Pod]) -> Problem:
+    """Return what is to be said of a look that goes on: what keeps its pod from starting, what failed before, or just that it runs."""
+    newest = max((pod for pod in ordered if pod.active), key=lambda pod: (pod.created, pod.name), default=None)
+    begun = newest and any(container.running or container.has_ended for container in newest.containers)
+    problem = pod_problem(newest) if newest and not begun else None
+    if problem:
+        return problem
+    found = _last_failure([pod for pod in ordered if not pod.active])
+    if found:
+        failures = sum(1 for pod in ordered if not pod.active and not pod.disrupted)
+        return Problem(found[0], f"{found[1]} (attempt {failures + 1} of {RETRIES + 1} follows)", needs_user=False)
+    return Problem(Reason.MODEL_RESOLVING, f"looking up what {asked.text} is, before pods are made for it", needs_user=False)
+
+
+def said(resolved: Resolved) -> str:
+    """Return what a source is frozen to, in one line."""
+    facts = resolved.facts
+    quantized = f", {facts.quantization}" if facts.quantization else ""
+    return (
+        f"{resolved.source}{f' ({resolved.requested})' if resolved.requested else ''} is commit {resolved.revision}: "
+        f"{facts.architecture or 'a model'}, {facts.parameters} parameters, {facts.weights_bytes} bytes of weights{quantized}"
+    )
+
+
+def condition(resolution: Resolution | None, before: Sequence[Mapping[str, Any]]) -> tuple[Condition, ...]:
+    """Return ModelResolved, for a source that is looked up; what was said before where nobody asked this time."""
+    if resolution is None:
+        old = find(before, MODEL_RESOLVED)
+        known = old.get("reason") in Reason.__members__.values()
+        return (Condition(MODEL_RESOLVED, old["status"], Reason(old["reason"]), old.get("message") or ""),) if known else ()
+    if not resolution.wanted:
+        return ()
+    if resolution.resolved:
+        return (Condition(MODEL_RESOLVED, TRUE, Reason.MODEL_RESOLVED, said(resolution.resolved)),)
+    problem = resolution.problem or Problem(Reason.MODEL_RESOLVING, "")
+    return (Condition(MODEL_RESOLVED, FALSE, problem.reason, problem.message),)
+
+
+def model(facts: Mapping[str, Any] | None, before: Mapping[str, Any] | None, resolution: Resolution | None) -> Mapping[str, Any] | None:
+    """Return `status.model`: what the agents read, what the source is frozen to (that of before, while a new one is looked up), or its refusal."""
+    kept = before or {}
+    found = {key: value for key, value in (facts or {}).items() if key not in ("resolved", "refused")}
+    if resolution is None:
+        found |= {key: kept[key] for key in ("resolved", "refused") if key in kept}
+    elif resolution.resolved:
+        found["resolved"] = resolution.resolved.to_object()
+    elif resolution.wanted:
+        found |= {"resolved": kept["resolved"]} if "resolved" in kept else {}
+        problem = resolution.problem
+        if problem and problem.needs_user:
+            found["refused"] = {"key": resolution.wanted, "reason": str(problem.reason), "message": problem.message}
+    return found or None

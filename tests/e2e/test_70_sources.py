@@ -1,0 +1,157 @@
+"""A model of a hub: looked up once, frozen to its commit, served from there, refused by name; a branch that moves is followed only when asked."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import obstore
+import pytest
+from graftwork_store.clients import open_url
+
+from tests.e2e import sources
+from tests.e2e.adapters import Bucket
+from tests.e2e.service import Service, container, deployment
+from tests.e2e.test_60_import import HUB_VARIABLE, opaque, secrets_of
+from tests.harness import install
+from tests.harness.kube import Kube, Object, condition
+
+LOOK_SECONDS = 120
+NAME = "hubbed"
+TOKEN_SECRET = "hub-model-token"
+NO_ADAPTERS = {"maxLoaded": 1, "maxRank": 8, "selector": {"matchLabels": {"none": "of-these"}}}
+REFUSED = {
+    "no-token": ({"source": "hf://acme/gated"}, "SourceGated", ("acme/gated", "HF_TOKEN")),
+    "no-revision": ({"source": "hf://acme/open", "revision": "v9"}, "RevisionNotFound", ("acme/open@v9",)),
+    "no-repository": ({"source": "hf://acme/nothing"}, "SourceDenied", ("acme/nothing",)),
+    "pickles": ({"source": "hf://acme/pickles"}, "UnsupportedFormat", ("pytorch_model.bin", "safetensors")),
+}
+
+
+@dataclass(frozen=True)
+class Hub:
+    """The hub on this machine: where pods reach it, its folder, and the token of its gated repository."""
+
+    address: str
+    root: Path
+    token: str
+
+    def moved(self, name: str, path: str, data: bytes) -> str:
+        """Change a file of a repository and return the commit that its branch main is from now on."""
+        (self.root / name / path).write_bytes(data)
+        with urllib.request.urlopen(urllib.request.Request(f"{self.address}/-/reload", method="POST"), timeout=20) as answer:
+            commits: dict[str, str] = json.load(answer)
+        return commits[name]
+
+    def commit(self, name: str) -> str:
+        """Return the commit that the branch main is now."""
+        wanted = urllib.request.Request(f"{self.address}/api/models/{name}", headers={"Authorization": f"Bearer {self.token}"})
+        with urllib.request.urlopen(wanted, timeout=20) as answer:
+            return str(json.load(answer)["sha"])
+
+
+def model_files(bucket: Bucket) -> dict[str, bytes]:
+    """Return the files of the tiny model in the bucket."""
+    client = open_url("s3://models/tiny", bucket.environment)
+    return {item["path"]: bytes(obstore.get(client, item["path"]).bytes()) for page in obstore.list(client) for item in page}
+
+
+@pytest.fixture(scope="module")
+def hub(system: Kube, bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """A hub with the tiny model, open and gated, and one of pickles, which the operator's configuration names."""
+    root, token, files = tmp_path_factory.mktemp("models"), f"hf_{secrets.token_hex(16)}", model_files(bucket)
+    assert {"config.json"} < set(files)
+    sources.repository(root, "acme/open", files)
+    sources.repository(root, "acme/gated", files, [token])
+    sources.repository(root, "acme/pickles", {"config.json": files["config.json"], "pytorch_model.bin": b"\x80\x04N."})
+    with sources.hub(root, [token]) as address:
+        system.run("set", "env", f"deploy/{install.RELEASE}", f"{HUB_VARIABLE}={address}")
+        system.run("rollout", "status", f"deploy/{install.RELEASE}", "--timeout=120s", timeout=130)
+        yield Hub(address, root, token)
+    system.run("set", "env", f"deploy/{install.RELEASE}", f"{HUB_VARIABLE}-")
+
+
+def gated(name: str, replicas: int = 1) -> Object:
+    """Return an LLMDeployment of the gated repository, with its token."""
+    return deployment(name, replicas, model={"source": "hf://acme/gated", "credentialsSecret": TOKEN_SECRET}, adapters=NO_ADAPTERS)
+
+
+@pytest.fixture(scope="module")
+def begun(kube: Kube, hub: Hub) -> Iterator[Hub]:
+    """The deployment `hubbed` of the gated repository, with its token, and those that are refused; all applied at once."""
+    kube.apply(opaque(TOKEN_SECRET, HF_TOKEN=hub.token))
+    kube.apply(gated(NAME), *(deployment(name, model=model) for name, (model, _, _) in REFUSED.items()))
+    yield hub
+    kube.delete("llmdeployment", NAME, *REFUSED)
+    kube.delete("secret", TOKEN_SECRET)
+
+
+@pytest.fixture(scope="module")
+def served(kube: Kube, begun: Hub) -> Service:
+    """The same deployment when it is Ready."""
+    return Service.ready(kube, NAME)
+
+
+def resolved(kube: Kube, name: str) -> Object:
+    """Return what a deployment's source is frozen to, once it is."""
+    item = kube.wait_condition("llmdeployment", name, "ModelResolved", timeout=LOOK_SECONDS)
+    found: Object = item["status"]["model"]["resolved"]
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_a_source_that_cannot_be_served_is_refused_by_name_before_a_pod_is_made(kube: Kube, begun: Hub, name: str) -> None:
+    _, reason, texts = REFUSED[name]
+    found = condition(kube.wait_condition("llmdeployment", name, "Stalled", timeout=LOOK_SECONDS), "Stalled")
+    assert found["reason"] == reason, found["message"]
+    for text in texts:
+        assert text in found["message"]
+    assert "graftwork.dev/refresh" in found["message"], "how to have it looked at again is said"
+    assert kube.get("deployment", name) is None
+
+
+def test_the_commit_and_the_facts_are_known_before_the_pods_are_ready(kube: Kube, begun: Hub) -> None:
+    found = resolved(kube, NAME)
+    assert (found["source"], found["revision"]) == ("hf://acme/gated", begun.commit("acme/gated"))
+    assert found["facts"]["architecture"]
+    assert found["facts"]["layers"] > 0
+    assert found["files"]["bytes"] >= found["facts"]["weightsBytes"] > 0
+
+
+def test_it_answers_and_its_facts_are_what_the_agent_reads_in_the_files(kube: Kube, served: Service) -> None:
+    assert served.ask(NAME).status == 200
+    model = (kube.get("llmdeployment", NAME) or {})["status"]["model"]
+    assert model["fingerprint"] == model["resolved"]["facts"]["fingerprint"], "by range requests as by the whole files"
+    assert model["weightsBytes"] == model["resolved"]["facts"]["weightsBytes"]
+
+
+def test_the_token_is_in_the_container_that_downloads_only_and_shown_nowhere(kube: Kube, served: Service, begun: Hub) -> None:
+    pod = served.pod()
+    containers = [*pod["spec"]["initContainers"], *pod["spec"]["containers"]]
+    assert {each["name"] for each in containers if TOKEN_SECRET in secrets_of(pod, each)} == {"download"}
+    assert f"hf://acme/gated@{begun.commit('acme/gated')}" in container(pod, "download")["args"]
+    jobs = kube.list("jobs", selector=f"graftwork.dev/inspects={NAME}")
+    assert begun.token not in json.dumps([pod, jobs, kube.get("llmdeployment", NAME)])
+
+
+def test_a_branch_that_moves_is_followed_only_when_asked(kube: Kube, served: Service, begun: Hub) -> None:
+    before = resolved(kube, NAME)["revision"]
+    pods = served.identities()
+    newer = begun.moved("acme/gated", "notes.txt", b"a second commit of the same weights")
+    assert newer != before
+    kube.run("annotate", "llmdeployment", NAME, "e2e/touched=yes")  # something for the operator to look at
+    kube.apply(gated("later", replicas=0))
+    assert resolved(kube, "later")["revision"] == newer, "the change is there for who asks for it"
+    assert resolved(kube, NAME)["revision"] == before
+    assert served.identities() == pods
+    kube.delete("llmdeployment", "later")
+    kube.run("annotate", "llmdeployment", NAME, "graftwork.dev/refresh=1")
+    kube.wait("llmdeployment", NAME, lambda item: item["status"]["model"]["resolved"]["revision"] == newer, LOOK_SECONDS, "the new commit")
+    kube.wait("llmdeployment", NAME, lambda item: item["status"]["rollout"]["revision"] == 2, LOOK_SECONDS, "its revision")
+    Service.ready(kube, NAME)
+    assert f"hf://acme/gated@{newer}" in container(served.pod(), "download")["args"]
+    assert served.ask(NAME).status == 200
