@@ -56,6 +56,7 @@ def test_a_bad_flag_is_rolled_back_and_quoted_and_a_good_edit_rolls_without_a_lo
         assert condition(item, "Serving")["status"] == "True"
         until_event(kube, "RolledBack", FLAG)
         load.wait_for(8)
+        load.wait_until(lambda: [pod["metadata"]["uid"] for pod in taught.pods()] == [uid for uid, *_ in pods], "the failed pod is asked to end", 60)
         assert taught.identities() == pods, "the old pod is the one that serves, untouched"
 
         set_args(kube, max_num_batched_tokens=None, seed=7)
