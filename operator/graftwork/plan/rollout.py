@@ -195,15 +195,18 @@ def _too_slow(rules: Policy, pod: Coming) -> str:
 
 
 def _strategy(rules: Policy, seen: Seen, *, rolling_back: bool) -> tuple[int, int]:
-    """Return maxSurge and maxUnavailable. `auto` is one more pod, unless no node is found for it and another one can go meanwhile."""
+    """Return maxSurge and maxUnavailable. `auto` is one more pod, unless no node is found for it and another one can go meanwhile.
+
+    What was begun one at a time goes back so too: with a pod more the good one would wait for the place of the failed one, and that for the good one.
+    """
     if rules.surge == 0:
         return 0, 1
     if rules.surge is not None:
         return rules.surge, 0
-    progress = seen.progress
-    if rolling_back or rules.replicas < 2 or not progress.others:
+    if rules.replicas < 2 or not seen.progress.others:
         return 1, 0
-    return (0, 1) if seen.one_at_a_time or _homeless_seconds(seen) >= SPARE_SECONDS else (1, 0)
+    homeless = not rolling_back and _homeless_seconds(seen) >= SPARE_SECONDS
+    return (0, 1) if seen.one_at_a_time or homeless else (1, 0)
 
 
 def _homeless_seconds(seen: Seen) -> float:

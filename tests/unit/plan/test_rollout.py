@@ -243,6 +243,14 @@ def test_surge(rules: Policy, pods: list[Pod], one_at_a_time: bool, expected: tu
     assert (decision.surge, decision.unavailable) == expected
 
 
+@pytest.mark.parametrize(("one_at_a_time", "expected"), [(True, (0, 1)), (False, (1, 0))])
+def test_a_rollout_goes_back_the_way_it_came(one_at_a_time: bool, expected: tuple[int, int]) -> None:
+    failing = seen(coming(engine={"ended": (2, CAUSE)}), homeless(30), one_at_a_time=one_at_a_time)
+    decision = decide(replace(GPU, replicas=2), failing)
+    assert decision.newly_failed
+    assert (decision.surge, decision.unavailable) == expected
+
+
 def test_after_a_rollout_without_spare_room_the_next_one_begins_with_it() -> None:
     done = progress([seen_pod("a", template=BAD), seen_pod("b", template=BAD)], {}, BAD)
     assert decide(replace(GPU, replicas=2), seen(progress=done, one_at_a_time=True)).surge == 1
