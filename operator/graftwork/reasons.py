@@ -21,8 +21,13 @@ class Reason(StrEnum):
     PODS_STARTING = "PodsStarting"  # pods exist, none has become ready yet
     UNSCHEDULABLE = "Unschedulable"  # the scheduler found no node for a pod
     PODS_REFUSED = "PodsRefused"  # the API server refuses to make pods: a quota, an admission policy, a ServiceAccount that does not exist
+    PLACED = "Placed"  # every pod has a node
     IMAGE_PULL_FAILED = "ImagePullFailed"  # the kubelet cannot get an image
     ENGINE_CRASHED = "EngineCrashed"  # vLLM ended; the message quotes its last error
+    START_TOO_SLOW = "StartTooSlow"  # an engine that had node, image and weights was not ready within rollout.progressDeadline
+    ROLLED_BACK = "RolledBack"  # the spec's pods failed: the last good revision is served until the spec changes; the message quotes the cause
+    NOT_ROLLED_BACK = "NotRolledBack"  # what the spec asks for is served, or is being rolled out
+    ROLLOUT_NEEDS_DOWNTIME = "RolloutNeedsDowntime"  # no node for a second pod beside the only one; rollout.surge 0 is the consent to a gap
     ADAPTERS_LOADED = "AdaptersLoaded"  # every adapter is listed by every ready engine
     ADAPTERS_LOADING = "AdaptersLoading"  # an adapter is not loaded everywhere yet
     ADAPTER_FAILED = "AdapterFailed"  # an adapter was refused or cannot be loaded; it is retried where that can help

@@ -9,6 +9,7 @@ from pydantic import Field, WithJsonSchema, field_validator
 from graftwork.api import cel
 from graftwork.api.base import Model, Resource, field
 from graftwork.api.common import ALIAS_BOUNDS, DURATION_BOUNDS, INT_OR_STRING, NAME, Accelerator, EnvVar, Label, PodSettings, duration_seconds
+from graftwork.api.rollout import Rollout
 
 MaxModelLen = Annotated[Annotated[int, Field(ge=1, le=10_000_000)] | Literal["auto"], WithJsonSchema(INT_OR_STRING)]
 MaxNumSeqs = Annotated[Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"], WithJsonSchema(INT_OR_STRING)]
@@ -253,22 +254,6 @@ class ServiceSettings(Model):
         restarts=True,
         max_length=253,
         pattern=NAME,
-    )
-
-
-class Rollout(Model):
-    """How pods are replaced without losing a request."""
-
-    drain_seconds: int = field(
-        8,
-        doc="How long an ending pod goes on answering, with `Connection: close`, before vLLM is told to stop.",
-        unit="seconds",
-        restarts=True,
-        ge=0,
-        le=600,
-    )
-    answer_seconds: int = field(
-        300, doc="Longest answer: how long vLLM may finish what runs when it is told to stop.", unit="seconds", restarts=True, ge=1, le=86_400
     )
 
 

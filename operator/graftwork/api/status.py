@@ -32,7 +32,7 @@ class Status(StatusModel):
     observed_generation: int | None = field(None, doc="Generation of the spec that this status is about.")
     conditions: tuple[Condition, ...] = field(
         (),
-        doc="Ready, Reconciling, Stalled; LLMDeployment also Serving and AdaptersLoaded, with an hf:// source ModelResolved.",
+        doc="Ready, Reconciling, Stalled; LLMDeployment also Placed, RolledBack, Serving and AdaptersLoaded, with an hf:// source ModelResolved.",
         key="type",
     )
 
@@ -120,17 +120,46 @@ class ServedAlias(StatusModel):
     message: str | None = field(None, doc="The same for people.")
 
 
+class FailedRevision(StatusModel):
+    """A revision that was rolled back."""
+
+    revision: int | None = field(None, doc="Its number.")
+    template_hash: str | None = field(None, doc="What its template was rendered from; it is not tried again while the spec asks for the same.")
+    reason: str | None = field(None, doc="Why it failed: `EngineCrashed`, `OutOfMemory` or `StartTooSlow`.")
+    message: str | None = field(None, doc="The same for people, with the line of the engine's log that was the cause.")
+    at: str | None = field(None, doc="When it was found to have failed.")
+
+
+class RolloutOutcome(StatusModel):
+    """How the rollout of one revision ended."""
+
+    revision: int | None = field(None, doc="Its number.")
+    template_hash: str | None = field(None, doc="What its template was rendered from.")
+    result: str | None = field(None, doc="`Completed` or `RolledBack`.")
+    reason: str | None = field(None, doc="Why it was rolled back.")
+    at: str | None = field(None, doc="When.")
+
+
 class RolloutStatus(StatusModel):
     """Which pod template is served."""
 
-    revision: int | None = field(None, doc="Number of the revision, from 1.")
+    revision: int | None = field(None, doc="Number of the revision that the pods are made from, from 1.")
     template_hash: str | None = field(None, doc="What the template was rendered from.")
     max_rank: int | None = field(None, doc="Rank that the engines of ready pods take, or took last; `adapters.maxRank: auto` never goes below it.")
+    last_good: int | None = field(None, doc="Number of the newest revision of which every pod was ready: what a failed one is rolled back to.")
+    last_good_hash: str | None = field(None, doc="What its template was rendered from.")
+    failed: FailedRevision | None = field(None, doc="The revision that the spec asks for, when it was rolled back.")
+    history: tuple[RolloutOutcome, ...] | None = field(None, doc="How the last ten rollouts ended, the newest first.")
 
 
 class ColdStart(StatusModel):
-    """How long the newest pod took."""
+    """How long the newest pod took, by phases. The kubelet's times have whole seconds."""
 
+    pod: str | None = field(None, doc="The pod that was measured: the newest of the present revision whose engine never restarted.")
+    scheduled_seconds: float | None = field(None, doc="From the pod's creation to its node.", unit="seconds")
+    pulled_seconds: float | None = field(None, doc="Getting volumes and images, before its first container and before its engine.", unit="seconds")
+    cached_seconds: float | None = field(None, doc="Bringing the weights; 0 where they are mounted.", unit="seconds")
+    loaded_seconds: float | None = field(None, doc="From the engine's start until it listens.", unit="seconds")
     ready_seconds: float | None = field(None, doc="From the pod's creation to Ready.", unit="seconds")
 
 

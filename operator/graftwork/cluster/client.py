@@ -77,6 +77,12 @@ class Cluster:
         query = [("fieldManager", names.FIELD_MANAGER), ("force", "true")]
         return await self._write("apply", obj["kind"], metadata["namespace"], metadata["name"], obj, content_type=_APPLY, query=query, retry=True)
 
+    async def try_apply(self, obj: Object) -> None:
+        """Ask whether `apply` would be taken, and change nothing: Invalid or Forbidden if it would not."""
+        metadata = obj["metadata"]
+        query = [("fieldManager", names.FIELD_MANAGER), ("force", "true"), ("dryRun", "All")]
+        await self._send("apply", KINDS[obj["kind"]], metadata["namespace"], metadata["name"], body=obj, content_type=_APPLY, query=query, retry=True)
+
     async def create(self, obj: Object) -> Object:
         """Create; AlreadyExists if the name is taken."""
         query = [("fieldManager", names.FIELD_MANAGER)]

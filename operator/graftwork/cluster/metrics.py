@@ -12,6 +12,14 @@ WAKE_SECONDS = Histogram("graftwork_wake_to_pass_seconds", "From a wake to the b
 RESOURCES = Gauge("graftwork_resources", "Resources that have a reconcile task.", ["kind"])
 FAILING = Gauge("graftwork_failing_resources", "Resources whose last pass raised an error.", ["kind"])
 
+ROLLOUTS = Counter("graftwork_rollouts", "Rollouts of LLMDeployments that ended, by result (Completed, RolledBack).", ["result"])
+COLD_START_SECONDS = Histogram(
+    "graftwork_cold_start_seconds",
+    "What new serving pods took, by phase (scheduled, pulled, cached, loaded; ready: all in all).",
+    ["phase"],
+    buckets=(1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600),
+)
+
 API_REQUESTS = Counter("graftwork_api_requests", "Answers of the API server, by kind, verb and HTTP code (0: none).", ["kind", "verb", "code"])
 API_WRITES = Counter("graftwork_api_writes", "Write requests sent to the API server.", ["kind", "verb"])
 EVENTS_DROPPED = Counter("graftwork_events_dropped", "Events that were not written (queue full, or refused by the API server).")

@@ -33,6 +33,10 @@ class ClusterApi(Protocol):
         """Server-side apply as manager `graftwork`, with force; creates or changes. Prefer `children.apply_children`, which diffs first."""
         ...
 
+    async def try_apply(self, obj: Object) -> None:
+        """Ask whether `apply` would be taken, and change nothing; raises Invalid or Forbidden if it would not."""
+        ...
+
     async def create(self, obj: Object) -> Object:
         """Create; AlreadyExists if the name is taken."""
         ...

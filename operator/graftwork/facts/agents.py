@@ -53,6 +53,8 @@ class Agent:
     routes: Mapping[str, str] = field(default_factory=dict)
     keys_error: str = ""
     """What is wrong with the API keys; empty where none are required."""
+    engine_started_at: str = ""
+    """When its engine began to listen; empty while it does not."""
 
     def adapter(self, engine_name: str) -> SeenAdapter | None:
         """Return what the agent says of an adapter, if it knows it."""
@@ -79,6 +81,7 @@ def agent(status: Mapping[str, Any] | None, *, reachable: bool, silent_seconds: 
         ),
         routes=dict(status.get("routes") or {}),
         keys_error=(status.get("keys") or {}).get("error") or "",
+        engine_started_at=(status.get("engine") or {}).get("startedAt") or "",
     )
 
 

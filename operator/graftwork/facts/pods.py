@@ -18,6 +18,7 @@ class Ended:
     reason: str
     message: str
     finished_at: str
+    started_at: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,15 @@ class Container:
     ended: Ended | None
     has_ended: bool
     """Whether it is ended now (and not running or waiting again)."""
+    running_since: str = ""
+    """When its present process was started; empty unless it runs."""
+    started: bool = False
+    """Whether its startup probe has passed."""
+
+    @property
+    def ends(self) -> int:
+        """Return how often its process has ended in the pod's life."""
+        return self.restarts + (1 if self.ended and not self.running else 0)
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,15 @@ class Pod:
     message: str = ""
     limits: Limits | None = None
     """Of its engine, if it has one."""
+    unready_since: str = ""
+    """Since when it is not ready; of a pod that never was, since it began."""
+    unschedulable_since: str = ""
+    scheduled_at: str = ""
+    """When it got its node."""
+    initialized_at: str = ""
+    """When its init containers were done: the model is there, and the agent listens."""
+    startup_seconds: int | None = None
+    """How long the kubelet gives its engine to start; None without such a probe."""
 
     @property
     def active(self) -> bool:
@@ -105,7 +124,24 @@ def pod(obj: Mapping[str, Any]) -> Pod:
         reason=status.get("reason") or "",
         message=status.get("message") or "",
         limits=limits(spec),
+        unready_since=(ready.get("lastTransitionTime") or "") if not is_ready else "",
+        unschedulable_since=(scheduled.get("lastTransitionTime") or "") if scheduled.get("reason") == "Unschedulable" else "",
+        scheduled_at=_since(scheduled),
+        initialized_at=_since(conditions.get("Initialized", {})),
+        startup_seconds=_startup_seconds(spec),
     )
+
+
+def _since(condition: Mapping[str, Any]) -> str:
+    return (condition.get("lastTransitionTime") or "") if condition.get("status") == "True" else ""
+
+
+def _startup_seconds(spec: Mapping[str, Any]) -> int | None:
+    for container in spec.get("containers") or []:
+        if container.get("name") == names.CONTAINER_ENGINE and container.get("startupProbe"):
+            probe = container["startupProbe"]
+            return int(probe.get("periodSeconds") or 10) * int(probe.get("failureThreshold") or 3)
+    return None
 
 
 def _container(status: Mapping[str, Any], *, init: bool) -> Container:
@@ -122,6 +158,8 @@ def _container(status: Mapping[str, Any], *, init: bool) -> Container:
         waiting_message=waiting.get("message") or "",
         ended=_ended(ended) if ended else None,
         has_ended="terminated" in state,
+        running_since=(state.get("running") or {}).get("startedAt") or "",
+        started=bool(status.get("started")),
     )
 
 
@@ -131,4 +169,5 @@ def _ended(state: Mapping[str, Any]) -> Ended:
         reason=state.get("reason") or "",
         message=state.get("message") or "",
         finished_at=state.get("finishedAt") or "",
+        started_at=state.get("startedAt") or "",
     )

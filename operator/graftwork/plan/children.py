@@ -22,8 +22,8 @@ def adapters_config_map(deployment: str, content: str) -> Manifest:
     }
 
 
-def deployment(resource: LLMDeployment, template: Manifest) -> Manifest:
-    """Return the Deployment; a new pod is Ready before an old one goes."""
+def deployment(resource: LLMDeployment, template: Manifest, *, surge: int = 1, unavailable: int = 0) -> Manifest:
+    """Return the Deployment; a new pod is Ready before an old one goes, unless `surge` is 0."""
     name = resource.metadata.name
     return {
         "apiVersion": "apps/v1",
@@ -33,7 +33,7 @@ def deployment(resource: LLMDeployment, template: Manifest) -> Manifest:
             "replicas": resource.spec.replicas,
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": selector(name)},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}},
             "template": template,
         },
     }

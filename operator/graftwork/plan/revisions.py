@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from graftwork import names
 from graftwork.api import LLMDeployment
+from graftwork.api.rollout import Rollout
 from graftwork.facts.inspected import Resolved
 from graftwork.plan import capacity
 from graftwork.plan.pods import Manifest
@@ -42,8 +43,11 @@ def template_hash(deployment: LLMDeployment, pin: str = "") -> str:
     """
     spec = deployment.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     adapters = spec.pop("adapters", {})
-    for field in ("compatibleBases", "revision"):
-        spec.get("model", {}).pop(field, None)
+    for name in ("compatibleBases", "revision"):
+        spec.get("model", {}).pop(name, None)
+    rollout = spec.get("rollout", {})
+    for name in Rollout.NOT_IN_PODS:
+        rollout.pop(name, None)
     relevant = {key: value for key, value in spec.items() if key != "replicas"}
     relevant["adapters"] = {key: adapters[key] for key in ("maxLoaded", "maxRank") if adapters.get(key) not in (None, _PLAIN.get(key))}
     relevant["name"] = deployment.metadata.name
@@ -64,9 +68,14 @@ def revision(
     existing: Iterable[Manifest],
     render: Callable[[str], Manifest],
     images: Mapping[str, str],
+    *,
+    kept: Collection[str] = (),
     resolved: Resolved | None = None,
 ) -> Revision:
-    """Return the revision of the present spec: the stored one of its hash, or a new one from `render(hash)`."""
+    """Return the revision of the present spec: the stored one of its hash, or a new one from `render(hash)`.
+
+    Beside it the newest ones are kept, and those of the hashes in `kept`, however old: what pods are made from, and what may be rolled back to.
+    """
     wanted = template_hash(deployment, resolved.revision if resolved else "")
     stored = sorted(existing, key=lambda item: (item.get("revision", 0), item["metadata"]["name"]))
     current = next((item for item in stored if stored_hash(item) == wanted), None)
@@ -77,13 +86,23 @@ def revision(
         others = stored
     else:
         others = [item for item in stored if item is not current]
-    return Revision(
-        number=current["revision"],
-        template_hash=wanted,
-        template=current["data"]["template"],
-        manifest=_manifest_again(current),
-        outdated=tuple(item["metadata"]["name"] for item in others[: max(0, len(others) - (KEPT - 1))]),
-    )
+    outdated = others[: max(0, len(others) - (KEPT - 1))]
+    return _revision(current, tuple(item["metadata"]["name"] for item in outdated if stored_hash(item) not in kept))
+
+
+def stored_revision(existing: Iterable[Manifest], template_hash: str) -> Revision | None:
+    """Return the stored revision of a hash, if it is still there."""
+    found = next((item for item in existing if stored_hash(item) == template_hash), None)
+    return _revision(found, ()) if found else None
+
+
+def numbers(existing: Iterable[Manifest]) -> dict[str, int]:
+    """Return the numbers of the stored revisions by their hashes."""
+    return {stored_hash(item): int(item.get("revision", 0)) for item in existing}
+
+
+def _revision(stored: Manifest, outdated: tuple[str, ...]) -> Revision:
+    return Revision(stored["revision"], stored_hash(stored), stored["data"]["template"], _manifest_again(stored), outdated)
 
 
 def stored_hash(manifest: Manifest) -> str:

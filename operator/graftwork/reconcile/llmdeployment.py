@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 from graftwork import names
 from graftwork.api import InvalidObjectError, LLMDeployment
@@ -14,16 +13,17 @@ from graftwork.facts.agents import Agent
 from graftwork.facts.inspected import Resolution
 from graftwork.facts.pods import Pod
 from graftwork.facts.problem import Problem
-from graftwork.plan import adapters_file, capacity, children, engine, revisions, serving, sources
+from graftwork.plan import adapters_file, capacity, children, engine, serving, sources
 from graftwork.plan.adapters import Rules
-from graftwork.plan.revisions import Revision
+from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
 from graftwork.reasons import Reason
-from graftwork.reconcile import canaries, news, observe, resolving
+from graftwork.reconcile import canaries, news, observe, resolving, rollout
 from graftwork.reconcile.announce import announce
 from graftwork.reconcile.children import apply_children
 from graftwork.reconcile.context import Context, Key, Object, Result
 from graftwork.reconcile.objects import is_deleting, write_status
+from graftwork.reconcile.rollout import Rollout, Watching
 from graftwork.reconcile.tell import Teller
 from graftwork.status import serving as serving_status
 
@@ -51,6 +51,7 @@ class LLMDeploymentReconciler:
     def __init__(self) -> None:
         self._tellers: dict[Key, Teller] = {}
         self._news = news.News()
+        self._watching = Watching()
 
     async def reconcile(self, key: Key, ctx: Context) -> Result:
         """Make the children be as the spec says; with a spec that cannot be served, leave them as they are and say why."""
@@ -61,34 +62,41 @@ class LLMDeploymentReconciler:
                 ctx.prometheus.forget(key)
             self._tellers.pop(key, None)
             self._news.forget(key)
+            self._watching.forget(key)
             return Result(gone=obj is None)
         view = await _gather(key, ctx, obj)
-        problem, revision, resolution = view.problem, None, None
+        problem, rolled, resolution = view.problem, None, None
         live = await _remember(key, ctx, view)
+        watched = self._watching.seconds(key, ctx)
         if view.resource and view.source and view.rules and not problem:
+            resource = capacity.resolved(view.resource, view.rules.max_rank)
             try:
                 resolution = await resolving.resolve(ctx, view.obj, view.resource, view.source)
-                revision = await _apply(
-                    ctx, view, capacity.resolved(view.resource, view.rules.max_rank), view.source, view.rules, resolution=resolution
-                )
+                if resolution.waiting:
+                    await apply_children(ctx, view.obj, _common(view, resource, view.rules), resolving.PRUNED_WHILE_WAITING)
+                else:
+                    rolled = _plan(ctx, view, resource, view.source, resolution=resolution, watched=watched)
+                    live = await rollout.remember(ctx, live, rolled)
+                    await _apply(ctx, view, resource, view.rules, rolled)
                 problem = resolution.problem
             except NameTaken as error:
-                problem = observe.name_taken(key, error)
+                rolled, problem = None, observe.name_taken(key, error)
             except Invalid as error:
-                problem = Problem(Reason.INVALID_SPEC, f"the API server refuses what the spec asks for: {error}")
+                rolled, problem = None, Problem(Reason.INVALID_SPEC, f"the API server refuses what the spec asks for: {error}")
             except Forbidden as error:
-                problem = observe.refused(error)
+                rolled, problem = None, observe.refused(error)
         again = None
         try:
             again = await self._tell(key, ctx, view)
         except (Forbidden, Invalid) as error:
             problem = problem or observe.refused(error)
-        status = _status(key, ctx, view, problem, revision, resolution=resolution)
+        status = _status(key, ctx, replace(view, obj=live), problem, rolled, resolution=resolution)
         written = await write_status(ctx, live, status)
+        rollout.count(rolled, obj.get("status") or {}, status)
         announce(ctx, obj, status)
         self._wake_adapters(key, ctx, view, written)
         waits = [again, resolution.again_seconds if resolution else None, observe.settling(view.pods, view.agents)]
-        waits += [_retry(problem), canaries.look_again(view.selection)]
+        waits += [_retry(problem), canaries.look_again(view.selection), rolled.decision.look_again_seconds if rolled else None]
         return Result(requeue_after_seconds=min((wait for wait in waits if wait is not None), default=None))
 
     async def _tell(self, key: Key, ctx: Context, view: _View) -> float | None:
@@ -166,35 +174,48 @@ async def _remember(key: Key, ctx: Context, view: _View) -> Object:
     return live
 
 
-async def _apply(ctx: Context, view: _View, resource: LLMDeployment, source: Source, rules: Rules, *, resolution: Resolution) -> Revision | None:
-    """Apply the children: the ConfigMap first, the Deployment last, so that a taken name is found before a pod is made.
-
-    While it is not known what the source is, pods stay as they are, and there is no revision.
-    """
-    metadata = view.obj["metadata"]
-    stored = ctx.mirror.list("ControllerRevision", metadata["namespace"], {names.LABEL_OWNER_UID: metadata["uid"]})
-    source = sources.pinned(source, resolution.resolved.revision) if resolution.resolved else source
+def _plan(ctx: Context, view: _View, resource: LLMDeployment, source: Source, *, resolution: Resolution, watched: float) -> Rollout:
     images = {"engine": resource.spec.engine.image or ctx.config.images.engine, "agent": ctx.config.images.agent}
+    pinned = sources.pinned(source, resolution.resolved.revision) if resolution.resolved else source
+
+    def render(template_hash: str) -> Manifest:
+        return serving.pod_template(resource, pinned, ctx.config, template_hash)
+
+    return rollout.plan(
+        ctx,
+        view.obj,
+        resource,
+        render=render,
+        images=images,
+        pods=view.pods,
+        agents=view.agents,
+        watched_seconds=watched,
+        resolved=resolution.resolved,
+    )
+
+
+def _common(view: _View, resource: LLMDeployment, rules: Rules) -> list[Manifest]:
+    """Return the children that need nothing of the model: the ConfigMap first, so that a taken name is found before a pod is made."""
     ready = sum(1 for pod in view.pods if pod.active and pod.ready)
-    desired = [
-        children.adapters_config_map(metadata["name"], adapters_file.content(view.selection, rules, ready)),
+    return [
+        children.adapters_config_map(view.obj["metadata"]["name"], adapters_file.content(view.selection, rules, ready)),
         children.service(resource),
         children.disruption_budget(resource),
     ]
-    if resolution.waiting:
-        await apply_children(ctx, view.obj, desired, resolving.PRUNED_WHILE_WAITING)
-        return None
-    template = partial(serving.pod_template, resource, source, ctx.config)
-    revision = revisions.revision(resource, stored, template, images, resolution.resolved)
-    desired += [revision.manifest, children.deployment(resource, revision.template)]
-    await apply_children(ctx, view.obj, desired)
-    for name in revision.outdated:
-        await ctx.cluster.delete("ControllerRevision", metadata["namespace"], name)
-    return revision
+
+
+async def _apply(ctx: Context, view: _View, resource: LLMDeployment, rules: Rules, rolled: Rollout) -> None:
+    """Apply the children, the Deployment last."""
+    decision = rolled.decision
+    deployment = children.deployment(resource, rolled.applied.template, surge=decision.surge, unavailable=decision.unavailable)
+    await rollout.check(ctx, view.obj, deployment)
+    await apply_children(ctx, view.obj, [*_common(view, resource, rules), rolled.wanted.manifest, deployment])
+    for name in rolled.wanted.outdated:
+        await ctx.cluster.delete("ControllerRevision", view.obj["metadata"]["namespace"], name)
 
 
 def _status(
-    key: Key, ctx: Context, view: _View, problem: Problem | None, revision: Revision | None, *, resolution: Resolution | None = None
+    key: Key, ctx: Context, view: _View, problem: Problem | None, rolled: Rollout | None, *, resolution: Resolution | None = None
 ) -> dict[str, object]:
     deployment = ctx.mirror.get("Deployment", key.namespace, key.name) or {}
     service = ctx.mirror.get("Service", key.namespace, key.name) or {}
@@ -211,8 +232,8 @@ def _status(
             generation=view.obj["metadata"].get("generation", 0),
             port=ports[0]["port"],
             wanted=wanted,
-            template_hash=revision.template_hash if revision else template.get(names.ANNOTATION_TEMPLATE_HASH, ""),
-            revision=revision.number if revision else None,
+            template_hash=rolled.applied.template_hash if rolled else template.get(names.ANNOTATION_TEMPLATE_HASH, ""),
+            revision=rolled.applied.number if rolled else None,
             pods=view.pods,
             agents=view.agents,
             selection=view.selection,
@@ -224,5 +245,7 @@ def _status(
             before=before,
             now=observe.now(ctx),
             resolution=resolution,
+            record=rolled.decision.record if rolled else None,
+            rollout_problem=rolled.decision.problem if rolled else None,
         )
     )

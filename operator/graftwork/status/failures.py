@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graftwork import names
+from graftwork.facts import ended
 from graftwork.facts.pods import Container, Pod
 from graftwork.facts.problem import Problem
-from graftwork.facts.result import DEFINITIVE_EXITS, last_words
 from graftwork.facts.text import clip
 from graftwork.reasons import Reason
 
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"})
 _CONFIG = frozenset({"CreateContainerConfigError"})
 _CREATE = frozenset({"CreateContainerError", "RunContainerError"})
-_VLLM_USAGE_EXIT = 2
 _MANY_RESTARTS = 2
 _DOWNLOADS = (names.CONTAINER_DOWNLOAD, names.CONTAINER_DOWNLOAD_BASE, names.CONTAINER_DOWNLOAD_DATASET)
 
@@ -55,17 +54,9 @@ def _container_problem(pod: Pod, container: Container) -> Problem | None:
 
 
 def _ended_problem(pod: Pod, container: Container) -> Problem:
-    """Return what a container's end means; vLLM ends with 0 after a fatal error too, so that no end of it is a good one."""
-    ended = container.ended
-    assert ended is not None
     default = Reason.SOURCE_UNREACHABLE if container.name in _DOWNLOADS else Reason.ENGINE_CRASHED
-    reason, words = last_words(ended.message, default)
-    if ended.reason == "OOMKilled":
-        reason, words = Reason.OUT_OF_MEMORY, words or "it used more memory than its limit"
-    restarts = f", restarted {container.restarts} times" if container.restarts > 1 else ""
-    text = f"container {container.name} of pod {pod.name} ended with exit code {ended.exit_code}{restarts}: {words or ended.reason or 'no message'}"
-    usage = container.name == names.CONTAINER_ENGINE and ended.exit_code == _VLLM_USAGE_EXIT
-    definitive = ended.exit_code in DEFINITIVE_EXITS or usage
+    reason, text = ended.told(pod, container, default)
+    definitive = ended.is_definitive(container)
     if container.name not in _DOWNLOADS:
         definitive = definitive or container.restarts >= _MANY_RESTARTS
     return Problem(reason, text, needs_user=definitive)

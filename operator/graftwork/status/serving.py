@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from graftwork.clock import parse_rfc3339
 from graftwork.facts.adapters import Selection
 from graftwork.facts.agents import Agent
 from graftwork.facts.inspected import Resolution
 from graftwork.facts.limits import Limits
 from graftwork.facts.pods import Pod
 from graftwork.facts.problem import Problem
-from graftwork.names import CONTAINER_ENGINE, LABEL_DEPLOYMENT
+from graftwork.facts.rollout import Record, record
+from graftwork.names import LABEL_DEPLOYMENT
 from graftwork.reasons import Reason
 from graftwork.status import adapters as adapter_rows
 from graftwork.status import conditions, resolving
+from graftwork.status import rollout as rollouts
+from graftwork.status.cold_start import cold_start
 from graftwork.status.conditions import FALSE, SERVING, TRUE, Condition
 from graftwork.status.failures import first_problem
 from graftwork.status.keys import keys_problem
@@ -33,6 +34,7 @@ class Observed:
     port: int
     wanted: int
     template_hash: str
+    """Of the revision that is applied: after a rollback not the one that the spec asks for."""
     revision: int | None
     pods: Sequence[Pod]
     agents: Mapping[str, Agent]
@@ -51,6 +53,10 @@ class Observed:
     """What the engines of the present template are started with; None: not known."""
     resolution: Resolution | None = None
     """How the model's source stands; None: not asked in this pass."""
+    record: Record | None = None
+    """What is remembered of revisions; None: nothing was decided in this pass, so what the status says stays."""
+    rollout_problem: Problem | None = None
+    """What hinders the rollout, though nothing was rolled back."""
 
 
 def status(seen: Observed) -> dict[str, Any]:
@@ -68,7 +74,11 @@ def status(seen: Observed) -> dict[str, Any]:
     )
     written_rows = [row.to_object() for row in rows]
     before = seen.before.get("conditions") or []
-    all_conditions = [*_kstatus(seen, active, ready), _serving(seen, ready), *resolving.condition(seen.resolution, before), loaded]
+    remembered = seen.record or record(seen.before.get("rollout"))
+    kstatus = _kstatus(seen, remembered, active, ready)
+    placed = rollouts.placed(active, seen.wanted, seen.refused_pods)
+    rest = [placed, rollouts.rolled_back(remembered), *resolving.condition(seen.resolution, before), loaded]
+    all_conditions = [*kstatus, _serving(seen, ready), *rest]
     written = conditions.written(all_conditions, before, seen.generation, seen.now)
     if seen.settling and conditions.find(before, conditions.ADAPTERS_LOADED):
         written[-1] = {**conditions.find(before, conditions.ADAPTERS_LOADED), "observedGeneration": seen.generation}
@@ -87,17 +97,9 @@ def status(seen: Observed) -> dict[str, Any]:
         "endpoint": f"http://{seen.name}.{seen.namespace}.svc:{seen.port}/v1",
         "model": resolving.model(_model(seen, ready), seen.before.get("model"), seen.resolution),
         "adapters": written_rows,
-        "rollout": _rollout(seen, ready),
-        "coldStart": _cold_start(seen, ready),
+        "rollout": rollouts.rollout(seen.before.get("rollout"), seen.revision, seen.template_hash, ready, seen.record),
+        "coldStart": cold_start(seen.before.get("coldStart"), ready, seen.agents, seen.template_hash),
     }
-
-
-def _rollout(seen: Observed, ready: Sequence[Pod]) -> Mapping[str, Any] | None:
-    before = seen.before.get("rollout")
-    if seen.revision is None:
-        return before
-    ranks = [pod.limits.max_rank for pod in ready if pod.limits]
-    return {"revision": seen.revision, "templateHash": seen.template_hash, "maxRank": max(ranks) if ranks else (before or {}).get("maxRank")}
 
 
 def _restarting(seen: Observed, active: Sequence[Pod]) -> str:
@@ -117,7 +119,7 @@ def _count(good: int, of: int) -> str:
     return f"{good}/{of} adapter{'s' if of != 1 else ''}"
 
 
-def _kstatus(seen: Observed, active: Sequence[Pod], ready: Sequence[Pod]) -> tuple[Condition, ...]:
+def _kstatus(seen: Observed, remembered: Record, active: Sequence[Pod], ready: Sequence[Pod]) -> tuple[Condition, ...]:
     """Return Ready, Reconciling and Stalled. Ready is "as asked": enough pods of the present template, and none of an older one."""
     if seen.problem:
         kept = f" (what was served before goes on: {len(ready)} ready)" if ready and seen.problem.needs_user else ""
@@ -125,9 +127,9 @@ def _kstatus(seen: Observed, active: Sequence[Pod], ready: Sequence[Pod]) -> tup
     current = [pod for pod in ready if pod.template_hash == seen.template_hash]
     old = [pod for pod in active if pod.template_hash != seen.template_hash]
     if seen.wanted == 0:
-        if active:
-            return conditions.progressing(Reason.PROGRESSING, f"spec.replicas is 0; {len(active)} pods are still ending")
-        return conditions.ready(Reason.STOPPED, "spec.replicas is 0")
+        return _stopped(active)
+    if remembered.failed:
+        return rollouts.stalled(remembered, remembered.failed, len(ready))
     if len(current) >= seen.wanted and not old:
         keys = keys_problem(active, seen.agents, seen.template_hash)
         if keys:
@@ -136,9 +138,15 @@ def _kstatus(seen: Observed, active: Sequence[Pod], ready: Sequence[Pod]) -> tup
     return _on_the_way(seen, active, ready)
 
 
+def _stopped(active: Sequence[Pod]) -> tuple[Condition, ...]:
+    if active:
+        return conditions.progressing(Reason.PROGRESSING, f"spec.replicas is 0; {len(active)} pods are still ending")
+    return conditions.ready(Reason.STOPPED, "spec.replicas is 0")
+
+
 def _on_the_way(seen: Observed, active: Sequence[Pod], ready: Sequence[Pod]) -> tuple[Condition, ...]:
     """Return the three while pods are missing: what is known to be wrong with one, or how far they are."""
-    problem = first_problem(active)
+    problem = seen.rollout_problem or first_problem(pod for pod in active if pod.template_hash == seen.template_hash)
     if problem:
         kept = f"; {len(ready)} ready pods go on serving" if ready else ""
         return conditions.of_problem(Problem(problem.reason, problem.message + kept, problem.needs_user))
@@ -189,17 +197,3 @@ def _model(seen: Observed, ready: Sequence[Pod]) -> Mapping[str, Any] | None:
                 "maxModelLen": base.max_model_len,
             }
     return seen.before.get("model")
-
-
-def _cold_start(seen: Observed, ready: Sequence[Pod]) -> Mapping[str, Any] | None:
-    """Return how long the newest pod took from its creation to its first Ready, measured once per pod."""
-    newest = max((pod for pod in ready if pod.template_hash == seen.template_hash), key=lambda pod: (pod.created, pod.name), default=None)
-    engine = newest.container(CONTAINER_ENGINE) if newest else None
-    if newest is None or engine is None or engine.restarts or not (newest.created and newest.ready_since):
-        return seen.before.get("coldStart")
-    seconds = (_moment(newest.ready_since) - _moment(newest.created)).total_seconds()
-    return {"readySeconds": seconds}
-
-
-def _moment(text: str) -> datetime:
-    return parse_rfc3339(text)

@@ -23,6 +23,7 @@ def hash_of(**spec: Any) -> str:
         {"model": {"source": "s3://models/tiny", "compatibleBases": ["hf://Qwen/Qwen3-8B"]}},
         {"engine": {"args": {}, "env": [], "dtype": "auto"}, "pod": {"labels": {}, "resources": {}}, "service": {"port": 8000}},
         {"rollout": {"drainSeconds": 8}},
+        {"rollout": {"surge": 0, "progressDeadline": "20m", "autoRollback": False}},
     ],
 )
 def test_a_default_that_is_written_out_and_what_pods_are_not_made_from_change_nothing(spec: dict[str, Any]) -> None:

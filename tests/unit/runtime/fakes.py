@@ -108,6 +108,9 @@ class FakeCluster:
     async def apply(self, obj: dict[str, Any]) -> dict[str, Any]:
         return self._write("apply", {**obj, "metadata": {**obj["metadata"], "managedFields": [_owned(obj)]}})
 
+    async def try_apply(self, obj: dict[str, Any]) -> None:
+        self._may("apply", obj["kind"])
+
     async def create(self, obj: dict[str, Any]) -> dict[str, Any]:
         if _key(obj) in self.objects:
             self._may("create", obj["kind"])

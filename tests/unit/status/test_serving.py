@@ -41,7 +41,7 @@ def test_what_serves_as_asked_is_ready() -> None:
 
 def test_a_cold_start_is_measured_once_and_not_after_a_restart() -> None:
     fresh = seen_pod("p1", main=(container("vllm", running=True),))
-    assert see(pods=(fresh,))["coldStart"] == {"readySeconds": 60.0}
+    assert see(pods=(fresh,))["coldStart"] == {"pod": "p1", "cachedSeconds": 0.0, "readySeconds": 60.0}
     restarted = seen_pod("p1", main=(container("vllm", running=True, restarts=1),))
     assert see(pods=(restarted,), before={"coldStart": {"readySeconds": 60.0}})["coldStart"] == {"readySeconds": 60.0}
 

@@ -1,0 +1,33 @@
+"""How a container's process ended, in a reason and one sentence."""
+
+from __future__ import annotations
+
+from graftwork import names
+from graftwork.facts.pods import Container, Pod
+from graftwork.facts.result import DEFINITIVE_EXITS, last_words
+from graftwork.reasons import Reason
+
+VLLM_USAGE_EXIT = 2
+
+
+def told(pod: Pod, container: Container, otherwise: Reason) -> tuple[Reason, str]:
+    """Return reason and sentence of the container's latest end; `otherwise` is the reason of one that gives none.
+
+    vLLM ends with 0 after a fatal error too, so that no end of it is a good one.
+    """
+    ended = container.ended
+    assert ended is not None
+    reason, words = last_words(ended.message, otherwise)
+    if ended.reason == "OOMKilled":
+        reason, words = Reason.OUT_OF_MEMORY, words or "it used more memory than its limit"
+    restarts = f", restarted {container.restarts} times" if container.restarts > 1 else ""
+    text = f"container {container.name} of pod {pod.name} ended with exit code {ended.exit_code}{restarts}: {words or ended.reason or 'no message'}"
+    return reason, text
+
+
+def is_definitive(container: Container) -> bool:
+    """Return whether the latest end says that another attempt ends the same way: wrong data, wrong configuration, flags that vLLM does not take."""
+    if container.ended is None:
+        return False
+    usage = container.name == names.CONTAINER_ENGINE and container.ended.exit_code == VLLM_USAGE_EXIT
+    return container.ended.exit_code in DEFINITIVE_EXITS or usage
