@@ -18,6 +18,7 @@ from graftwork.plan import capacity
 from graftwork.plan.pods import Manifest
 
 KEPT = 10
+_NOT_IN_PODS = frozenset({"replicas", "access"})
 _PLAIN = {"maxRank": capacity.LEAST_RANK}
 """Written out or found by `auto`, these are what a template without a word about them has."""
 
@@ -38,7 +39,7 @@ def template_hash(deployment: LLMDeployment) -> str:
     spec = deployment.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     adapters = spec.pop("adapters", {})
     spec.get("model", {}).pop("compatibleBases", None)
-    relevant = {key: value for key, value in spec.items() if key != "replicas"}
+    relevant = {key: value for key, value in spec.items() if key not in _NOT_IN_PODS}
     relevant["adapters"] = {key: adapters[key] for key in ("maxLoaded", "maxRank") if adapters.get(key) not in (None, _PLAIN.get(key))}
     relevant["name"] = deployment.metadata.name
     text = json.dumps(_without_empty(relevant), sort_keys=True, separators=(",", ":"))

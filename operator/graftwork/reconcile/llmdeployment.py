@@ -18,12 +18,14 @@ from graftwork.plan.revisions import Revision
 from graftwork.plan.sources import Source
 from graftwork.reasons import Reason
 from graftwork.reconcile import canaries, observe
+from graftwork.reconcile.access import Access
 from graftwork.reconcile.announce import announce
 from graftwork.reconcile.children import apply_children
 from graftwork.reconcile.context import Context, Key, Object, Result
 from graftwork.reconcile.objects import is_deleting, write_status
 from graftwork.reconcile.tell import Teller
 from graftwork.status import serving as serving_status
+from graftwork.status.conditions import Condition
 
 PROBLEM_RETRY_SECONDS = observe.REFUSED_SECONDS
 
@@ -49,6 +51,7 @@ class LLMDeploymentReconciler:
     def __init__(self) -> None:
         self._tellers: dict[Key, Teller] = {}
         self._told: dict[Key, object] = {}
+        self._access = Access()
 
     async def reconcile(self, key: Key, ctx: Context) -> Result:
         """Make the children be as the spec says; with a spec that cannot be served, leave them as they are and say why."""
@@ -59,6 +62,7 @@ class LLMDeploymentReconciler:
                 ctx.prometheus.forget(key)
             self._tellers.pop(key, None)
             self._told.pop(key, None)
+            self._access.forget(key)
             return Result(gone=obj is None)
         view = await _gather(key, ctx, obj)
         problem, revision = view.problem, None
@@ -77,12 +81,13 @@ class LLMDeploymentReconciler:
             again = await self._tell(key, ctx, view)
         except (Forbidden, Invalid) as error:
             problem = problem or observe.refused(error)
-        status = _status(key, ctx, view, problem, revision)
+        access = await self._access.apply(ctx, obj, view.resource if revision else None)
+        status = _status(key, ctx, view, problem, revision, access=access.condition)
         await write_status(ctx, live, status)
         announce(ctx, obj, status)
         self._wake_adapters(key, ctx, view)
         waits = [again, observe.settling(view.pods, view.agents)]
-        waits += [_retry(problem), canaries.look_again(view.selection)]
+        waits += [_retry(problem), canaries.look_again(view.selection), access.look_again_seconds]
         return Result(requeue_after_seconds=min((wait for wait in waits if wait is not None), default=None))
 
     async def _tell(self, key: Key, ctx: Context, view: _View) -> float | None:
@@ -177,7 +182,9 @@ async def _apply(ctx: Context, view: _View, resource: LLMDeployment, source: Sou
     return revision
 
 
-def _status(key: Key, ctx: Context, view: _View, problem: Problem | None, revision: Revision | None) -> dict[str, object]:
+def _status(
+    key: Key, ctx: Context, view: _View, problem: Problem | None, revision: Revision | None, *, access: Condition | None = None
+) -> dict[str, object]:
     deployment = ctx.mirror.get("Deployment", key.namespace, key.name) or {}
     service = ctx.mirror.get("Service", key.namespace, key.name) or {}
     ports = (service.get("spec") or {}).get("ports") or [{"port": names.PORT_ENGINE}]
@@ -205,5 +212,6 @@ def _status(key: Key, ctx: Context, view: _View, problem: Problem | None, revisi
             settling=view.resource is None or observe.settling(view.pods, view.agents) is not None,
             before=before,
             now=observe.now(ctx),
+            access=access,
         )
     )

@@ -46,6 +46,8 @@ class Observed:
     """Whether agents that were not heard yet still have time to answer: what they said before stays."""
     before: Mapping[str, Any]
     now: str
+    access: Condition | None = None
+    """Whether what spec.access asks for is there; None: it asks for nothing."""
     limits: Limits | None = None
     """What the engines of the present template are started with; None: not known."""
 
@@ -65,7 +67,7 @@ def status(seen: Observed) -> dict[str, Any]:
     )
     written_rows = [row.to_object() for row in rows]
     before = seen.before.get("conditions") or []
-    all_conditions = [*_kstatus(seen, active, ready), _serving(seen, ready), loaded]
+    all_conditions = [*_kstatus(seen, active, ready), _serving(seen, ready), *([seen.access] if seen.access else []), loaded]
     written = conditions.written(all_conditions, before, seen.generation, seen.now)
     if seen.settling and conditions.find(before, conditions.ADAPTERS_LOADED):
         written[-1] = {**conditions.find(before, conditions.ADAPTERS_LOADED), "observedGeneration": seen.generation}
