@@ -71,6 +71,8 @@ class Access:
         except KindMissingError:
             return status.Child(HTTP_ROUTE, name, problem=Problem(Reason.GATEWAY_MISSING, status.GATEWAY_REMEDY))
         except (ApiError, NameTaken) as error:
+            if manifest is None and status.kept(owner.get("status") or {}) is None:
+                return None  # most never asked for a route: that nobody could look for a leftover is no news to them
             return status.Child(HTTP_ROUTE, name, problem=_problem(error))
         return status.Child(HTTP_ROUTE, name, live)
 

@@ -179,6 +179,25 @@ async def test_a_refused_object_stops_neither_the_others_nor_the_pass(kind: str,
     assert ("LLMDeployment/support", "AccessRefused") in [recorded[:2] for recorded in world.events.recorded]
 
 
+@pytest.mark.parametrize("verb", ["discover", "get"])
+async def test_what_never_asked_for_a_route_hears_nothing_of_one_that_cannot_be_looked_for(verb: str) -> None:
+    world = World()
+    world.cluster.fail = lambda asked, of: Forbidden("no right") if (asked, of) == (verb, "HTTPRoute") else None
+    await serving(world)
+    assert not find(world.status("LLMDeployment", "support")["conditions"], "AccessReady")
+
+
+async def test_a_route_that_cannot_be_removed_is_told_until_it_can() -> None:
+    world = World()
+    await serving(world, access=ROUTE)
+    world.cluster.fail = lambda verb, of: Forbidden("no right") if (verb, of) == ("delete", "HTTPRoute") else None
+    world.edit("LLMDeployment", "support", access={})
+    assert condition(await passes(world), "AccessReady") == ("False", "AccessRefused")
+    world.cluster.fail = lambda verb, of: None
+    assert not find((await passes(world))["conditions"], "AccessReady")
+    assert not world.find("HTTPRoute", "support")
+
+
 async def test_a_spec_that_cannot_be_served_changes_nothing_of_it() -> None:
     world = World()
     await serving(world, access=ALL)
