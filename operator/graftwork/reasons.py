@@ -35,6 +35,11 @@ class Reason(StrEnum):
     NO_ADAPTERS = "NoAdapters"  # nothing to load
     AGENT_UNREACHABLE = "AgentUnreachable"  # a pod's agent does not answer, so its adapters are unknown
     API_KEYS_INVALID = "ApiKeysInvalid"  # the Secret of service.apiKeysSecret is missing or breaks a rule; keys without fault stay in force
+    ACCESS_APPLIED = "AccessApplied"  # what spec.access asks for is there
+    ACCESS_REFUSED = "AccessRefused"  # the API server or an admission webhook refuses an Ingress, HTTPRoute or NetworkPolicy; it is tried again
+    GATEWAY_MISSING = "GatewayMissing"  # access.route needs the Gateway API, and its CRDs are not installed; everything else goes on
+    ROUTE_PENDING = "RoutePending"  # no Gateway has said yet whether it takes the HTTPRoute
+    ROUTE_NOT_ACCEPTED = "RouteNotAccepted"  # a Gateway refuses the HTTPRoute; the message quotes it
     OWNED_FLAG = "OwnedFlag"  # engine.args or engine.env sets what Graftwork owns
     NAME_TAKEN = "NameTaken"  # a child's name belongs to an object of someone else
     INVALID_SPEC = "InvalidSpec"  # the spec breaks a rule that the schema cannot know

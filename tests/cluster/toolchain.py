@@ -102,14 +102,15 @@ def go_version_of(text: str) -> tuple[int, int] | None:
 
 def _try_go(path: str) -> Go | None:
     try:
-        answer = subprocess.run([path, "version"], capture_output=True, text=True, check=True, env=_environment()).stdout.strip()
+        answer = subprocess.run([path, "version"], capture_output=True, text=True, check=True, env=environment()).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
     version = go_version_of(answer)
     return Go(path, answer.split()[2]) if version and version >= GO_MINIMUM else None
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Return the environment of Go's commands: this toolchain, no workspace, and binaries that need no C library."""
     return {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "HOME": str(Path.home())}
 
 
@@ -170,7 +171,7 @@ class _Builds:
         with self._lock:
             if self._stopped:
                 return 1, "interrupted"
-            process = subprocess.Popen(arguments, cwd=folder, env=_environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(arguments, cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             self._running.add(process)
         output, _ = process.communicate()
         with self._lock:

@@ -6,7 +6,7 @@ from tests.e2e.service import Service
 from tests.harness import install
 from tests.harness.kube import Kube
 
-KINDS = "deployments,services,configmaps,poddisruptionbudgets,controllerrevisions,jobs,pods"
+KINDS = "deployments,services,configmaps,poddisruptionbudgets,controllerrevisions,jobs,pods,ingresses,networkpolicies"
 OURS = "app.kubernetes.io/managed-by=graftwork"
 SWEEP = "graftwork.dev/sweep"
 

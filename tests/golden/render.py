@@ -10,7 +10,7 @@ from graftwork.api import FineTuneJob, LLMDeployment, LoRAAdapter
 from graftwork.config import Config
 from graftwork.facts.adapters import adapter
 from graftwork.facts.inspected import Resolved
-from graftwork.plan import adapters_file, children, importing, inspecting, revisions, serving, sources, training
+from graftwork.plan import access, adapters_file, children, importing, inspecting, revisions, serving, sources, training
 from graftwork.plan.adapters import Seen, select
 from graftwork.plan.sources import Source
 from graftwork.plan.training import Inputs
@@ -63,6 +63,7 @@ def _serving(deployment: LLMDeployment, adapters: list[Any], config: Config) -> 
         children.service(deployment),
         children.disruption_budget(deployment),
         children.deployment(deployment, revision.template),
+        *[item for item in (access.ingress(deployment), access.http_route(deployment), access.network_policy(deployment, config)) if item],
     ]
 
 

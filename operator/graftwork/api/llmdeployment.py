@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field, WithJsonSchema, field_validator
 
 from graftwork.api import cel
+from graftwork.api.access import Access
 from graftwork.api.base import Model, Resource, field
 from graftwork.api.common import ALIAS_BOUNDS, DURATION_BOUNDS, INT_OR_STRING, NAME, Accelerator, EnvVar, Label, PodSettings, duration_seconds
 from graftwork.api.rollout import Rollout
@@ -266,6 +267,11 @@ class LLMDeploymentSpec(Model):
     replicas: int = field(1, doc="Number of pods; 0 stops the service.", unit="pods", restarts=False, ge=0, le=1000)
     adapters: Adapters = field(default_factory=Adapters, doc="Which LoRAAdapters are served, and how many.", restarts=False)
     service: ServiceSettings = field(default_factory=ServiceSettings, doc="How the model is reached.", restarts=True)
+    access: Access = field(
+        default_factory=Access,
+        doc="How the model is reached from outside: Ingress, HTTPRoute, NetworkPolicy. Nothing of it by default.",
+        restarts=False,
+    )
     rollout: Rollout = field(default_factory=Rollout, doc="How pods are replaced without losing a request.", restarts=True)
     pod: PodSettings = field(default_factory=PodSettings, doc="What the pods get beside what Graftwork decides.", restarts=True)
 

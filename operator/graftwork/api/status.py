@@ -32,7 +32,8 @@ class Status(StatusModel):
     observed_generation: int | None = field(None, doc="Generation of the spec that this status is about.")
     conditions: tuple[Condition, ...] = field(
         (),
-        doc="Ready, Reconciling, Stalled; LLMDeployment also Placed, RolledBack, Serving and AdaptersLoaded, with an hf:// source ModelResolved.",
+        doc="Ready, Reconciling, Stalled; LLMDeployment also Placed, RolledBack, Serving and AdaptersLoaded, with an hf:// source ModelResolved, "
+        "with spec.access AccessReady.",
         key="type",
     )
 

@@ -52,6 +52,15 @@ class Cluster:
         except errors.NotFound:
             return None
 
+    async def serves(self, kind: str) -> bool:
+        """Ask whether the API server has the kind at all."""
+        described = KINDS[kind]
+        try:
+            found = await self._send("discover", described, None, None, path=described.discovery_path, retry=True)
+        except errors.NotFound:
+            return False
+        return any(item.get("name") == described.plural for item in found.get("resources") or [])
+
     async def list(self, kind: str, namespace: str | None, labels: Mapping[str, str] | None = None) -> Objects:
         """Read all objects of a namespace (None: of all) whose labels have these values."""
         items, _ = await self.listing(kind, namespace, ",".join(f"{key}={value}" for key, value in sorted((labels or {}).items())))
@@ -167,6 +176,7 @@ class Cluster:
         body: Any = None,
         content_type: str | None = None,
         subresource: str = "",
+        path: str = "",
         query: Sequence[tuple[str, Any]] = (),
         request_seconds: float = REQUEST_SECONDS,
     ) -> Object:
@@ -174,7 +184,7 @@ class Cluster:
         try:
             response = await self._dynamic.request(
                 _METHODS[verb],
-                kind.path(namespace, name, subresource),
+                path or kind.path(namespace, name, subresource),
                 body=body,
                 content_type=content_type,
                 query_params=list(query),
@@ -193,7 +203,16 @@ class Cluster:
         return answer
 
 
-_METHODS = {"get": "get", "list": "get", "apply": "patch", "create": "post", "delete": "delete", "patch": "patch", "patch_status": "patch"}
+_METHODS = {
+    "get": "get",
+    "list": "get",
+    "discover": "get",
+    "apply": "patch",
+    "create": "post",
+    "delete": "delete",
+    "patch": "patch",
+    "patch_status": "patch",
+}
 
 
 _ERRORS: dict[int, type[errors.ApiError]] = {

@@ -10,7 +10,10 @@ from graftwork import names
 
 @dataclass(frozen=True)
 class Kind:
-    """How one kind is addressed. `watched` kinds are kept in the mirror; `ours` are watched whole, the others by the managed-by label."""
+    """How one kind is addressed. `watched` kinds are kept in the mirror; `ours` are watched whole, the others by the managed-by label.
+
+    An `optional` kind may be missing in a cluster (its CRD is somebody else's), so nothing may wait for it: it is never watched.
+    """
 
     name: str
     group: str
@@ -19,11 +22,17 @@ class Kind:
     watched: bool = False
     ours: bool = False
     create_once: bool = False
+    optional: bool = False
 
     @property
     def api_version(self) -> str:
         """Return what stands in `apiVersion`."""
         return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def discovery_path(self) -> str:
+        """Return the URL path under which the API server lists the kinds of this group and version; 404 where it has none of them."""
+        return f"/apis/{self.api_version}" if self.group else f"/api/{self.version}"
 
     @property
     def label_selector(self) -> str:
@@ -55,6 +64,7 @@ class Key:
 LLM_DEPLOYMENT = "LLMDeployment"
 FINE_TUNE_JOB = "FineTuneJob"
 LORA_ADAPTER = "LoRAAdapter"
+HTTP_ROUTE = "HTTPRoute"
 SWEEP = "Sweep"
 """No kind of the API server: the task that looks after the store of one namespace."""
 
@@ -66,6 +76,9 @@ _ALL = (
     Kind("Service", "", "v1", "services", watched=True),
     Kind("ConfigMap", "", "v1", "configmaps", watched=True),
     Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets", watched=True),
+    Kind("Ingress", "networking.k8s.io", "v1", "ingresses", watched=True),
+    Kind("NetworkPolicy", "networking.k8s.io", "v1", "networkpolicies", watched=True),
+    Kind(HTTP_ROUTE, "gateway.networking.k8s.io", "v1", "httproutes", optional=True),
     Kind("ControllerRevision", "apps", "v1", "controllerrevisions", watched=True, create_once=True),
     Kind("Job", "batch", "v1", "jobs", watched=True, create_once=True),
     Kind("Pod", "", "v1", "pods", watched=True),

@@ -25,6 +25,10 @@ class ClusterApi(Protocol):
         """Read one object from the API server; None if there is none."""
         ...
 
+    async def serves(self, kind: str) -> bool:
+        """Ask whether the API server has the kind at all: the CRD of an optional one may not be installed."""
+        ...
+
     async def list(self, kind: str, namespace: str | None, labels: Mapping[str, str] | None = None) -> Objects:
         """Read all objects of a namespace (None: of all namespaces) whose labels have these values."""
         ...

@@ -20,6 +20,7 @@ from graftwork.plan import capacity
 from graftwork.plan.pods import Manifest
 
 KEPT = 10
+_NOT_IN_PODS = frozenset({"replicas", "access"})
 _PLAIN = {"maxRank": capacity.LEAST_RANK}
 """Written out or found by `auto`, these are what a template without a word about them has."""
 
@@ -48,7 +49,7 @@ def template_hash(deployment: LLMDeployment, pin: str = "") -> str:
     rollout = spec.get("rollout", {})
     for name in Rollout.NOT_IN_PODS:
         rollout.pop(name, None)
-    relevant = {key: value for key, value in spec.items() if key != "replicas"}
+    relevant = {key: value for key, value in spec.items() if key not in _NOT_IN_PODS}
     relevant["adapters"] = {key: adapters[key] for key in ("maxLoaded", "maxRank") if adapters.get(key) not in (None, _PLAIN.get(key))}
     relevant["name"] = deployment.metadata.name
     relevant |= {"pin": pin} if pin else {}

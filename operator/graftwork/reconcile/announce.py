@@ -7,9 +7,10 @@ from typing import Any
 
 from graftwork.reasons import Reason
 from graftwork.reconcile.context import Context, Object
+from graftwork.status import access
 
-_TOLD = ("Ready", "Stalled", "AdaptersLoaded")
-_WARNINGS = (Reason.ADAPTER_FAILED, Reason.OVER_CAPACITY, Reason.RECONCILE_FAILED)
+_TOLD = ("Ready", "Stalled", "AdaptersLoaded", "AccessReady")
+_WARNINGS = (Reason.ADAPTER_FAILED, Reason.OVER_CAPACITY, Reason.RECONCILE_FAILED, *access.WARNINGS)
 
 
 def announce(ctx: Context, obj: Object, status: Mapping[str, Any]) -> None:

@@ -75,7 +75,7 @@ async def _apply_one(ctx: Context, owner: Object, child: Object, outcome: Outcom
     if live is None:  # an object without our label is not in the mirror, and force would take it over
         live = await ctx.cluster.get(kind, namespace, name)
     if live is not None:
-        _refuse_foreign(owner, live)
+        refuse_foreign(owner, live)
     if live is not None and (KINDS[kind].create_once or not needs_apply(child, live)):
         outcome.live[kind, name] = live
         return
@@ -94,11 +94,11 @@ async def _create_once(ctx: Context, owner: Object, child: Object) -> Object:
         live = await ctx.cluster.get(child["kind"], metadata["namespace"], metadata["name"])
         if live is None:
             raise
-        _refuse_foreign(owner, live)
+        refuse_foreign(owner, live)
         return live
 
 
-def _refuse_foreign(owner: Object, live: Object) -> None:
+def refuse_foreign(owner: Object, live: Object) -> None:
     """Raise NameTaken unless the object is the owner's child: by controller reference, or by our label with no controller at all."""
     metadata = live["metadata"]
     uid = owner["metadata"]["uid"]
@@ -114,14 +114,19 @@ def _refuse_foreign(owner: Object, live: Object) -> None:
     raise NameTaken(live["kind"], metadata.get("namespace", ""), metadata["name"], held_by)
 
 
+def is_controlled(owner: Object, child: Object) -> bool:
+    """Return whether the owner, and nobody else, is the child's controller."""
+    references = child["metadata"].get("ownerReferences") or []
+    return [reference.get("uid") for reference in references if reference.get("controller")] == [owner["metadata"]["uid"]]
+
+
 async def _prune(ctx: Context, owner: Object, kind: str, outcome: Outcome) -> None:
     metadata = owner["metadata"]
     for child in ctx.mirror.list(kind, metadata["namespace"], {names.LABEL_OWNER_UID: metadata["uid"]}):
         name = child["metadata"]["name"]
         if (kind, name) in outcome.live or child["metadata"].get("deletionTimestamp"):
             continue
-        controllers = [reference.get("uid") for reference in child["metadata"].get("ownerReferences") or [] if reference.get("controller")]
-        if controllers != [metadata["uid"]]:
+        if not is_controlled(owner, child):
             continue  # a label alone is easily copied: what we made has us as its controller
         await ctx.cluster.delete(kind, metadata["namespace"], name, uid=child["metadata"]["uid"])
         outcome.pruned.append(f"{kind}/{name}")

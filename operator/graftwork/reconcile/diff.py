@@ -25,6 +25,7 @@ _KEYED: dict[str, tuple[str, ...]] = {
     "ownerReferences": ("uid",),
     "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
 }
+_ATOMIC_PORTS = frozenset({"ingress", "egress"})  # of a NetworkPolicy's rule: what somebody added there goes
 _KEYED_PORTS = (("containerPort", "protocol"), ("port", "protocol"))
 _KEY_DEFAULTS = {"protocol": "TCP"}
 _QUANTITY_MAPS = frozenset({"limits", "requests", "capacity", "hard"})
@@ -98,6 +99,8 @@ def _keys_of(items: Sequence[Any], path: tuple[str, ...]) -> tuple[str, ...] | N
     if not items or not all(isinstance(item, Mapping) for item in items):
         return None
     name = path[-1] if path else ""
+    if name == "ports" and len(path) > 1 and path[-2] in _ATOMIC_PORTS:
+        return None
     if name == "ports":
         return next((keys for keys in _KEYED_PORTS if keys[0] in items[0]), None)
     keys = _KEYED.get(name)

@@ -19,6 +19,7 @@ from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
 from graftwork.reasons import Reason
 from graftwork.reconcile import canaries, news, observe, resolving, rollout
+from graftwork.reconcile.access import Access
 from graftwork.reconcile.announce import announce
 from graftwork.reconcile.children import apply_children
 from graftwork.reconcile.context import Context, Key, Object, Result
@@ -26,6 +27,7 @@ from graftwork.reconcile.objects import is_deleting, write_status
 from graftwork.reconcile.rollout import Rollout, Watching
 from graftwork.reconcile.tell import Teller
 from graftwork.status import serving as serving_status
+from graftwork.status.conditions import Condition
 
 PROBLEM_RETRY_SECONDS = observe.REFUSED_SECONDS
 
@@ -52,6 +54,7 @@ class LLMDeploymentReconciler:
         self._tellers: dict[Key, Teller] = {}
         self._news = news.News()
         self._watching = Watching()
+        self._access = Access()
 
     async def reconcile(self, key: Key, ctx: Context) -> Result:
         """Make the children be as the spec says; with a spec that cannot be served, leave them as they are and say why."""
@@ -63,6 +66,7 @@ class LLMDeploymentReconciler:
             self._tellers.pop(key, None)
             self._news.forget(key)
             self._watching.forget(key)
+            self._access.forget(key)
             return Result(gone=obj is None)
         view = await _gather(key, ctx, obj)
         problem, rolled, resolution = view.problem, None, None
@@ -90,13 +94,15 @@ class LLMDeploymentReconciler:
             again = await self._tell(key, ctx, view)
         except (Forbidden, Invalid) as error:
             problem = problem or observe.refused(error)
-        status = _status(key, ctx, replace(view, obj=live), problem, rolled, resolution=resolution)
+        access = await self._access.apply(ctx, obj, view.resource if rolled else None)
+        status = _status(key, ctx, replace(view, obj=live), problem, rolled, resolution=resolution, access=access.condition)
         written = await write_status(ctx, live, status)
         rollout.count(rolled, obj.get("status") or {}, status)
         announce(ctx, obj, status)
         self._wake_adapters(key, ctx, view, written)
         waits = [again, resolution.again_seconds if resolution else None, observe.settling(view.pods, view.agents)]
         waits += [_retry(problem), canaries.look_again(view.selection), rolled.decision.look_again_seconds if rolled else None]
+        waits += [access.look_again_seconds]
         return Result(requeue_after_seconds=min((wait for wait in waits if wait is not None), default=None))
 
     async def _tell(self, key: Key, ctx: Context, view: _View) -> float | None:
@@ -215,7 +221,14 @@ async def _apply(ctx: Context, view: _View, resource: LLMDeployment, rules: Rule
 
 
 def _status(
-    key: Key, ctx: Context, view: _View, problem: Problem | None, rolled: Rollout | None, *, resolution: Resolution | None = None
+    key: Key,
+    ctx: Context,
+    view: _View,
+    problem: Problem | None,
+    rolled: Rollout | None,
+    *,
+    resolution: Resolution | None = None,
+    access: Condition | None = None,
 ) -> dict[str, object]:
     deployment = ctx.mirror.get("Deployment", key.namespace, key.name) or {}
     service = ctx.mirror.get("Service", key.namespace, key.name) or {}
@@ -247,5 +260,6 @@ def _status(
             resolution=resolution,
             record=rolled.decision.record if rolled else None,
             rollout_problem=rolled.decision.problem if rolled else None,
+            access=access,
         )
     )

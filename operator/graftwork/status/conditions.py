@@ -12,6 +12,7 @@ from graftwork.reasons import Reason
 READY, RECONCILING, STALLED, SERVING, ADAPTERS_LOADED = "Ready", "Reconciling", "Stalled", "Serving", "AdaptersLoaded"
 MODEL_RESOLVED = "ModelResolved"
 PLACED, ROLLED_BACK = "Placed", "RolledBack"
+ACCESS_READY = "AccessReady"
 TRUE: Literal["True"] = "True"
 FALSE: Literal["False"] = "False"
 UNKNOWN: Literal["Unknown"] = "Unknown"

@@ -49,6 +49,8 @@ class Observed:
     """Whether agents that were not heard yet still have time to answer: what they said before stays."""
     before: Mapping[str, Any]
     now: str
+    access: Condition | None = None
+    """Whether what spec.access asks for is there; None: it asks for nothing."""
     limits: Limits | None = None
     """What the engines of the present template are started with; None: not known."""
     resolution: Resolution | None = None
@@ -77,8 +79,8 @@ def status(seen: Observed) -> dict[str, Any]:
     remembered = seen.record or record(seen.before.get("rollout"))
     kstatus = _kstatus(seen, remembered, active, ready)
     placed = rollouts.placed(active, seen.wanted, seen.refused_pods)
-    rest = [placed, rollouts.rolled_back(remembered), *resolving.condition(seen.resolution, before), loaded]
-    all_conditions = [*kstatus, _serving(seen, ready), *rest]
+    asked = [*resolving.condition(seen.resolution, before), *([seen.access] if seen.access else [])]
+    all_conditions = [*kstatus, _serving(seen, ready), placed, rollouts.rolled_back(remembered), *asked, loaded]
     written = conditions.written(all_conditions, before, seen.generation, seen.now)
     if seen.settling and conditions.find(before, conditions.ADAPTERS_LOADED):
         written[-1] = {**conditions.find(before, conditions.ADAPTERS_LOADED), "observedGeneration": seen.generation}

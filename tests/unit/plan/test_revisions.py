@@ -17,6 +17,7 @@ def hash_of(**spec: Any) -> str:
     "spec",
     [
         {"replicas": 3},
+        {"access": {"ingress": {"host": "chat.example.com"}, "route": {"parentRefs": [{"name": "public"}]}, "networkPolicy": {}}},
         {"adapters": {"selector": {"matchLabels": {"a": "b"}}, "aliases": [{"name": "a", "adapter": "a-1"}]}},
         {"adapters": {"maxLoaded": 8, "maxRank": 16}},
         {"adapters": {"maxRank": "auto"}},

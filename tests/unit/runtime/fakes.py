@@ -82,6 +82,7 @@ class FakeCluster:
         self.mirror = mirror
         self.objects: dict[Key, dict[str, Any]] = {}
         self.writes: list[tuple[str, str, str]] = []
+        self.missing: set[str] = set()  # kinds whose CRD is not installed
         self.fail: Callable[[str, str], ApiError | None] = lambda verb, kind: None
         self._versions = itertools.count(101)
 
@@ -95,6 +96,10 @@ class FakeCluster:
     async def get(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
         self._may("get", kind)
         return self.objects.get(Key(kind, namespace, name))
+
+    async def serves(self, kind: str) -> bool:
+        self._may("discover", kind)
+        return kind not in self.missing
 
     async def list(self, kind: str, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         self._may("list", kind)
@@ -171,7 +176,8 @@ class FakeCluster:
         return self.objects[key]
 
     def _may(self, verb: str, kind: str) -> None:
-        error = self.fail(verb, kind)
+        missing = NotFound("the server could not find the requested resource") if kind in self.missing and verb == "apply" else None
+        error = self.fail(verb, kind) or missing
         if error:
             raise error
 

@@ -59,6 +59,11 @@ DIFFERENT = [
     ("the order of init containers", {"initContainers": [{"name": "a"}, {"name": "b"}]}, {"initContainers": [{"name": "b"}, {"name": "a"}]}),
     ("a container is missing", {"containers": [{"name": "a"}, {"name": "b"}]}, {"containers": [{"name": "a"}]}),
     ("an atomic list has more", {"args": ["a"]}, {"args": ["a", "b"]}),
+    (
+        "a port that somebody opened in a network policy",
+        {"ingress": [{"ports": [{"port": "http", "protocol": "TCP"}]}]},
+        {"ingress": [{"ports": [{"port": "http", "protocol": "TCP"}, {"port": 22, "protocol": "TCP"}]}]},
+    ),
     ("an atomic list of objects has more", {"tolerations": [{"key": "a"}]}, {"tolerations": [{"key": "a"}, {"key": "b"}]}),
     ("an environment value", {"env": [{"name": "A", "value": "1"}]}, {"env": [{"name": "A", "value": "2"}]}),
     ("true became false", {"readOnly": True}, {"readOnly": False}),

@@ -1,0 +1,188 @@
+"""`kubectl graft plan`: what a changed LLMDeployment would change, before it is applied. Nothing here asks a cluster."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from graftwork.api import LLMDeployment
+from graftwork.api.base import RESTARTS
+from graftwork.api.llmdeployment import LLMDeploymentSpec
+from graftwork.api.schema import flattened
+from graftwork.config import Config
+from graftwork.plan import access, capacity, children, engine, revisions, serving, sources
+from graftwork.plan.pods import Manifest
+from graftwork.plan.sources import Source
+
+DEFAULTS = Config.model_validate(
+    {
+        "images": {"engine": "<engine of the operator>", "agent": "<agent of the operator>", "trainer": "<trainer of the operator>"},
+        "store": {"url": "s3://<store of the operator>"},
+        "lease": {"namespace": "graftwork-system"},
+    }
+)
+"""Stands in for the operator's configuration, which a user need not be able to read: old and new are rendered by the same one."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One field of the spec that differs, by its path; None: absent."""
+
+    path: str
+    before: Any
+    after: Any
+    restarts: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would happen. `diff` is of the children; `rolls`: the pods are replaced; `problems`: why the operator would change nothing at all."""
+
+    name: str
+    new: bool
+    replicas: int
+    changes: tuple[Change, ...]
+    rolls: bool
+    problems: tuple[str, ...]
+    diff: str
+
+
+def plan(wanted: LLMDeployment, current: LLMDeployment | None, config: Config = DEFAULTS) -> Plan:
+    """Compare two LLMDeployments of one name; `current` None: there is none yet."""
+    wanted = _ranked(wanted, current or wanted)
+    current = _ranked(current, current) if current else None
+    before, problems = (_children(current, config) if current else {}), _problems(wanted)
+    after = before if problems else _children(wanted, config)
+    return Plan(
+        name=wanted.metadata.name,
+        new=current is None,
+        replicas=wanted.spec.replicas,
+        changes=tuple(_changes(current, wanted)) if current else (),
+        rolls=current is not None and revisions.template_hash(current) != revisions.template_hash(wanted),
+        problems=problems,
+        diff="".join(_diff(before, after)),
+    )
+
+
+def render(made: Plan) -> str:
+    """Return the plan as text."""
+    parts = [f"LLMDeployment {made.name}: {_headline(made)}"]
+    if made.problems:
+        parts.append("\n".join(["The operator would change nothing, and say Stalled:", *(f"  {problem}" for problem in made.problems)]))
+    if made.changes:
+        width = max(len(change.path) for change in made.changes)
+        lines = [f"  {change.path:<{width}}  {_shown(change.before)} -> {_shown(change.after)}{_effect(change, made)}" for change in made.changes]
+        parts.append("\n".join(["Fields:", *lines]))
+    if made.diff:
+        parts.append(made.diff.rstrip("\n"))
+    return "\n\n".join(parts)
+
+
+def _headline(made: Plan) -> str:
+    if made.problems:
+        return "it cannot be served as it is written"
+    if made.new:
+        return f"new, {made.replicas} pods"
+    if not made.changes:
+        return "nothing changes"
+    if made.rolls:
+        return f"the pods ({made.replicas}) are replaced one after another, and what is served goes on"
+    return "no pod restarts"
+
+
+def _effect(change: Change, made: Plan) -> str:
+    return "   restarts pods" if change.restarts and made.rolls else ""
+
+
+def _shown(value: Any) -> str:
+    return "(none)" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _ranked(deployment: LLMDeployment, seen: LLMDeployment) -> LLMDeployment:
+    """Return the deployment with a number for `maxRank: auto`: what the pods of now have. Adapters could make it higher, which is not looked at."""
+    if deployment.spec.adapters.max_rank != "auto":
+        return deployment
+    running = (seen.status.get("rollout") or {}).get("maxRank")
+    return capacity.resolved(deployment, capacity.fitting_rank([], running))
+
+
+def _problems(wanted: LLMDeployment) -> tuple[str, ...]:
+    source = sources.parse("spec.model.source", wanted.spec.model.source, sources.MODEL_KINDS)
+    found = [] if isinstance(source, Source) else [source]
+    return tuple(f"{problem.reason}: {problem.message}" for problem in [*found, *engine.problems(wanted.spec.engine)])
+
+
+def _children(deployment: LLMDeployment, config: Config) -> dict[str, Manifest]:
+    """Return the children by kind and name, but for the ConfigMap of adapters, which depends on the LoRAAdapters there are."""
+    source = sources.parse("spec.model.source", deployment.spec.model.source, sources.MODEL_KINDS)
+    if not isinstance(source, Source):
+        return {}
+    # What a branch is now only the operator looks up; another name of a revision is taken for another revision.
+    pin = deployment.spec.model.revision or "main" if source.resolved else ""
+    pinned = sources.pinned(source, pin) if pin else source
+    template = serving.pod_template(deployment, pinned, config, revisions.template_hash(deployment, pin))
+    made = [
+        children.deployment(deployment, template),
+        children.service(deployment),
+        children.disruption_budget(deployment),
+        access.ingress(deployment),
+        access.http_route(deployment),
+        access.network_policy(deployment, config),
+    ]
+    return {f"{item['kind']}/{item['metadata']['name']}": item for item in made if item}
+
+
+def _diff(before: Mapping[str, Manifest], after: Mapping[str, Manifest]) -> Iterator[str]:
+    for child in dict.fromkeys((*before, *after)):
+        old, new = _text(before.get(child)), _text(after.get(child))
+        yield from difflib.unified_diff(old, new, f"{child} (now)", f"{child} (planned)", n=2)
+
+
+def _text(manifest: Manifest | None) -> list[str]:
+    return yaml.dump(manifest, Dumper=_Plain, sort_keys=False, width=200).splitlines(keepends=True) if manifest else []
+
+
+class _Plain(yaml.SafeDumper):
+    """Without anchors: the same dict twice is written twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - yaml's own signature
+        """Write everything out."""
+        return True
+
+
+def _changes(current: LLMDeployment, wanted: LLMDeployment) -> Iterator[Change]:
+    schema = flattened(LLMDeploymentSpec)
+    before, after = (dict(_leaves(each.spec.model_dump(mode="json", by_alias=True), "spec")) for each in (current, wanted))
+    paths = sorted({*before, *after})
+    for path in paths:
+        old, new = before.get(path), after.get(path)
+        declared, restarts = _declared(schema, path)
+        if {} in (old, new) and ("properties" not in declared or any(other.startswith(f"{path}.") for other in paths)):
+            continue  # an empty map, or a group that fills or empties: what is in it is told
+        if old != new:
+            yield Change(path, old, new, restarts)
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield every field that says something and is no group, with its path, and a group that says nothing as {}. A list is one value."""
+    if isinstance(value, Mapping):
+        found = [leaf for key, child in value.items() for leaf in _leaves(child, f"{path}.{key}")]
+        yield from found or [(path, {})]
+    elif value not in (None, [], ""):
+        yield path, value
+
+
+def _declared(schema: Mapping[str, Any], path: str) -> tuple[Mapping[str, Any], bool]:
+    """Return how a field is declared (nothing for a key of a map), and whether it restarts pods, as it says or what it is in."""
+    says = False
+    for step in path.split(".")[1:]:
+        schema = (schema.get("properties") or {}).get(step) or {}
+        if not schema:
+            break
+        says = bool(schema.get(RESTARTS, says))
+    return schema, says
