@@ -30,7 +30,9 @@ class Reason(StrEnum):
     NO_ADAPTERS = "NoAdapters"  # nothing to load
     AGENT_UNREACHABLE = "AgentUnreachable"  # a pod's agent does not answer, so its adapters are unknown
     API_KEYS_INVALID = "ApiKeysInvalid"  # the Secret of service.apiKeysSecret is missing or breaks a rule; keys without fault stay in force
+    SECURITY_WEAKENED = "SecurityWeakened"  # spec.pod makes the pods weaker than the restricted Pod Security Standard; they serve all the same
     OWNED_FLAG = "OwnedFlag"  # engine.args or engine.env sets what Graftwork owns
+    UNSUPPORTED_COMBINATION = "UnsupportedCombination"  # vLLM refuses two settings of the engine together; the message names them and the remedy
     NAME_TAKEN = "NameTaken"  # a child's name belongs to an object of someone else
     INVALID_SPEC = "InvalidSpec"  # the spec breaks a rule that the schema cannot know
 

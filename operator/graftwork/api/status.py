@@ -30,7 +30,11 @@ class Status(StatusModel):
     """What every kind's status has."""
 
     observed_generation: int | None = field(None, doc="Generation of the spec that this status is about.")
-    conditions: tuple[Condition, ...] = field((), doc="Ready, Reconciling, Stalled; LLMDeployment also Serving and AdaptersLoaded.", key="type")
+    conditions: tuple[Condition, ...] = field(
+        (),
+        doc="Ready, Reconciling, Stalled; LLMDeployment also Serving and AdaptersLoaded, and PodSecurity while its pods are weaker than restricted.",
+        key="type",
+    )
 
 
 class ModelFacts(StatusModel):

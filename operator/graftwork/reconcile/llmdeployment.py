@@ -12,7 +12,7 @@ from graftwork.facts.adapters import NOTHING, Selection
 from graftwork.facts.agents import Agent
 from graftwork.facts.pods import Pod
 from graftwork.facts.problem import Problem
-from graftwork.plan import adapters_file, capacity, children, engine, revisions, serving, sources
+from graftwork.plan import adapters_file, capacity, children, engine, engine_combinations, podsecurity, revisions, serving, sources
 from graftwork.plan.adapters import Rules
 from graftwork.plan.revisions import Revision
 from graftwork.plan.sources import Source
@@ -135,6 +135,7 @@ def _problems(resource: LLMDeployment, source: Source | Problem) -> list[Problem
     """Return what of the spec cannot be served and the schema could not know."""
     found = [source] if isinstance(source, Problem) else []
     found += engine.problems(resource.spec.engine)
+    found += engine_combinations.problems(resource)
     aliases = [alias.name for alias in resource.spec.adapters.aliases]
     found += [
         Problem(Reason.INVALID_SPEC, f"spec.adapters.aliases has {name!r} twice; remove one of them")
@@ -198,6 +199,7 @@ def _status(key: Key, ctx: Context, view: _View, problem: Problem | None, revisi
             pods=view.pods,
             agents=view.agents,
             selection=view.selection,
+            weakened=podsecurity.told((spec.get("template") or {}).get("spec") or {}),
             limits=observe.live_limits(ctx, key.namespace, key.name),
             problem=problem,
             adapters_problem=view.adapters_problem,

@@ -10,6 +10,7 @@ from graftwork.facts.problem import Problem
 from graftwork.reasons import Reason
 
 READY, RECONCILING, STALLED, SERVING, ADAPTERS_LOADED = "Ready", "Reconciling", "Stalled", "Serving", "AdaptersLoaded"
+POD_SECURITY = "PodSecurity"
 TRUE: Literal["True"] = "True"
 FALSE: Literal["False"] = "False"
 UNKNOWN: Literal["Unknown"] = "Unknown"

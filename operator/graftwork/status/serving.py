@@ -48,6 +48,8 @@ class Observed:
     now: str
     limits: Limits | None = None
     """What the engines of the present template are started with; None: not known."""
+    weakened: str = ""
+    """What of the present template is weaker than the restricted Pod Security Standard."""
 
 
 def status(seen: Observed) -> dict[str, Any]:
@@ -65,7 +67,8 @@ def status(seen: Observed) -> dict[str, Any]:
     )
     written_rows = [row.to_object() for row in rows]
     before = seen.before.get("conditions") or []
-    all_conditions = [*_kstatus(seen, active, ready), _serving(seen, ready), loaded]
+    weakened = [Condition(conditions.POD_SECURITY, FALSE, Reason.SECURITY_WEAKENED, seen.weakened)] if seen.weakened else []
+    all_conditions = [*_kstatus(seen, active, ready), _serving(seen, ready), *weakened, loaded]
     written = conditions.written(all_conditions, before, seen.generation, seen.now)
     if seen.settling and conditions.find(before, conditions.ADAPTERS_LOADED):
         written[-1] = {**conditions.find(before, conditions.ADAPTERS_LOADED), "observedGeneration": seen.generation}
