@@ -110,17 +110,17 @@ class Engine(Model):
     )
     gpu_memory_utilization: float = field(0.9, doc="Share of a GPU's memory that vLLM may use; without meaning on CPU.", restarts=True, gt=0, le=1)
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = field("auto", doc="Type of the weights and activations.", restarts=True)
-    quantization: Quantization = field(
-        AUTO,
-        doc="How the weights are quantized. `auto`: as the checkpoint says (AWQ, GPTQ, FP8, compressed-tensors and the like need nothing else; a "
-        "name that differs from what the checkpoint says ends the engine). "
-        "`fp8`, `fp8_per_tensor`, `fp8_per_block`, `fp8_per_channel`, `mxfp8`, `mxfp4`: "
-        "quantize a plain model while it is loaded.",
+    quantization: Quantization | None = field(
+        None,
+        doc="How the weights are quantized. `auto`, or left out: as the checkpoint says (AWQ, GPTQ, FP8, compressed-tensors and the like need "
+        "nothing else; a name that differs from what the checkpoint says ends the engine). `fp8`, `fp8_per_tensor`, `fp8_per_block`, "
+        "`fp8_per_channel`, `mxfp8`, `mxfp4`: quantize a plain model while it is loaded.",
         restarts=True,
     )
-    kv_cache_dtype: KvCacheDtype = field(
-        AUTO,
-        doc="Type of the KV cache. `auto`: as the weights, or as the checkpoint says. `fp8` doubles the tokens that fit, for a little accuracy.",
+    kv_cache_dtype: KvCacheDtype | None = field(
+        None,
+        doc="Type of the KV cache. `auto`, or left out: as the weights, or as the checkpoint says. `fp8` halves what a token takes, for a little "
+        "accuracy.",
         restarts=True,
     )
     max_num_seqs: MaxNumSeqs = field(
@@ -144,9 +144,10 @@ class Engine(Model):
         None, doc="For models that think before they answer. Left out: what they think is part of the answer.", restarts=True
     )
     tool_calling: ToolCalling | None = field(None, doc="For models that call tools. Left out: calls are part of the answer's text.", restarts=True)
-    trust_remote_code: bool = field(
-        False,
-        doc="Run the Python code that comes with the model, in all of the engine's processes. Only for models whose code you have read.",
+    trust_remote_code: bool | None = field(
+        None,
+        doc="Run the Python code that comes with the model, in all of the engine's processes. Left out: no. Only for models "
+        "whose code you have read.",
         restarts=True,
     )
     args: dict[str, FlagValue] = field(
@@ -163,6 +164,12 @@ class Engine(Model):
         key="name",
         max_length=64,
     )
+
+    @field_validator("quantization", "kv_cache_dtype", "trust_remote_code")
+    @classmethod
+    def _as_left_out(cls, value: str | bool | None) -> str | bool | None:
+        """Return nothing for what says the same as nothing: to write it out makes no other template."""
+        return None if value in (AUTO, False) else value
 
     @field_validator("args")
     @classmethod

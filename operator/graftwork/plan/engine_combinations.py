@@ -73,7 +73,7 @@ def _type_of_a_quantized_model(deployment: LLMDeployment) -> str:
     Only float32: for the other types, what a name of --quantization stands for depends on the checkpoint (mxfp8 is two methods).
     """
     engine = deployment.spec.engine
-    supported = TABLES.activations(engine.quantization)
+    supported = TABLES.activations(engine.quantization or "")
     if engine.dtype != "float32" or not supported or "float32" in supported:
         return ""
     return (

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from graftwork.api import LLMDeployment
-from graftwork.api.engine import AUTO, Engine
+from graftwork.api.engine import Engine
 from graftwork.engines import TABLES
 from graftwork.facts.problem import Problem
 from graftwork.reasons import Reason
@@ -47,15 +47,15 @@ def _tool_calling(engine: Engine) -> list[str]:
 
 
 FIELDS = (
-    Field("quantization", frozenset({"quantization"}), lambda engine: [f"--quantization={engine.quantization}"] * (engine.quantization != AUTO)),
+    Field("quantization", frozenset({"quantization"}), lambda engine: [f"--quantization={engine.quantization}"] if engine.quantization else []),
     Field(
-        "kvCacheDtype", frozenset({"kv-cache-dtype"}), lambda engine: [f"--kv-cache-dtype={engine.kv_cache_dtype}"] * (engine.kv_cache_dtype != AUTO)
+        "kvCacheDtype", frozenset({"kv-cache-dtype"}), lambda engine: [f"--kv-cache-dtype={engine.kv_cache_dtype}"] if engine.kv_cache_dtype else []
     ),
     Field("prefixCaching", frozenset({"enable-prefix-caching"}), _prefix_caching),
     Field("speculative", frozenset({"speculative-config", "spec-method", "spec-model", "spec-tokens"}), _speculative),
     Field("reasoning", frozenset({"reasoning-parser"}), lambda engine: [f"--reasoning-parser={engine.reasoning.parser}"] if engine.reasoning else []),
     Field("toolCalling", frozenset({"enable-auto-tool-choice", "tool-call-parser"}), _tool_calling),
-    Field("trustRemoteCode", frozenset({"trust-remote-code"}), lambda engine: ["--trust-remote-code"] * engine.trust_remote_code),
+    Field("trustRemoteCode", frozenset({"trust-remote-code"}), lambda engine: ["--trust-remote-code"] if engine.trust_remote_code else []),
 )
 
 

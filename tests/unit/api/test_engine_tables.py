@@ -49,4 +49,4 @@ def test_a_deprecated_method_is_none_that_is_offered_and_types_that_could_not_be
     tables = Tables(text)
     assert tables.quantization == ("new", "closed")
     assert tables.activations("new") == ("float16",)
-    assert tables.activations("closed") == tables.activations("auto") == ()
+    assert tables.activations("closed") == tables.activations("") == ()
