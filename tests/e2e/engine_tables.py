@@ -1,7 +1,8 @@
 """What the pinned vLLM takes, from vLLM itself: run inside the engine's container, it builds vLLM's own parser and no engine.
 
 Printed is one line of JSON: flags, quantization methods, types, parsers, speculative methods, architectures. With an argument, a JSON list of
-argument lists as they would follow `vllm serve`, it prints what the parser says of each: an empty text, or its error.
+argument lists as they would follow `vllm serve`, it prints what vLLM says of each: an empty text, or its error. With a second one, `configure`, it
+asks for each not only the parser, but makes the engine's whole configuration for the model that lies there.
 
 Architectures are read from the text of the models' modules: importing all of them takes minutes, and some need a GPU.
 """
@@ -194,14 +195,19 @@ def tables() -> dict[str, Any]:
     }
 
 
-def said_of(arguments: list[str]) -> str:
-    """Return what the parser says against a command line; nothing if it takes it."""
+def said_of(arguments: list[str], *, configure: bool) -> str:
+    """Return what vLLM says against a command line; nothing if it takes it."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
 
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors):
         try:
-            validate_parsed_serve_args(parser().parse_args(arguments))
+            parsed = parser().parse_args(arguments)
+            validate_parsed_serve_args(parsed)
+            if configure:
+                parsed.model = parsed.model_tag
+                AsyncEngineArgs.from_cli_args(parsed).create_engine_config()
         except SystemExit:
             return errors.getvalue()[-500:] or "the parser ended without a word"
         except (TypeError, ValueError) as error:
@@ -209,5 +215,11 @@ def said_of(arguments: list[str]) -> str:
     return ""
 
 
+def main(given: list[str]) -> None:
+    """Print what is asked for."""
+    configure = given[1:] == ["configure"]
+    print(f"\n{json.dumps([said_of(each, configure=configure) for each in json.loads(given[0])] if given else tables())}")
+
+
 if __name__ == "__main__":
-    print(f"\n{json.dumps([said_of(each) for each in json.loads(sys.argv[1])] if len(sys.argv) > 1 else tables())}")
+    main(sys.argv[1:])

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 from graftwork import engines
+from graftwork.api import LLMDeployment
+from graftwork.plan import engine, engine_combinations
 
 from tests.e2e import engine_tables
 from tests.e2e.service import Service, deployment
@@ -17,6 +19,7 @@ from tests.golden import render
 from tests.harness.engine_tables import written
 from tests.harness.kube import Kube, condition
 
+NGRAM = {"method": "ngram", "tokens": 7}
 REMEDY = "run `make engine-tables`, and review the difference"
 
 
@@ -46,9 +49,31 @@ def test_the_engines_own_parser_takes_every_command_line_that_the_operator_write
     assert "no-such-flag" in said[-1], "a parser that takes everything would prove nothing"
 
 
+COMBINATIONS: list[dict[str, Any]] = [
+    {"dtype": "float32", "quantization": "fp8"},
+    {"dtype": "bfloat16", "quantization": "fp8"},
+    {"dtype": "float32", "quantization": "fp8_per_block"},
+    {"maxNumSeqs": 256, "speculative": NGRAM, "args": {"max-num-batched-tokens": 2047}},
+    {"maxNumSeqs": 256, "speculative": NGRAM, "args": {"max-num-batched-tokens": 2048}},
+    {"speculative": NGRAM, "args": {"async-scheduling": True}},
+    {"speculative": NGRAM, "args": {"async-scheduling": False}},
+    {"args": {"enable-log-outputs": True}},
+    {"args": {"enable-auto-tool-choice": True}},
+    {"args": {"enable-auto-tool-choice": True, "tool-call-parser": "hermes"}},
+    {"kvCacheDtype": "fp8", "prefixCaching": False, "parallelism": {"tensor": 2}},
+]
+
+
+def test_the_combinations_that_are_refused_are_those_that_the_engine_refuses(kube: Kube, taught: Service) -> None:
+    made = [LLMDeployment.from_object(deployment("x", engine={"maxModelLen": 512, **settings})) for settings in COMBINATIONS]
+    said = ask(kube, taught, json.dumps([engine.arguments(each)[2:] for each in made]), "configure")
+    found = [(settings, bool(error)) for settings, error in zip(COMBINATIONS, said, strict=True)]
+    assert found == [(settings, bool(engine_combinations.problems(each))) for settings, each in zip(COMBINATIONS, made, strict=True)], said
+
+
 def test_the_engine_runs_as_the_user_of_the_upstream_image_with_fields_set(kube: Kube, taught: Service) -> None:
     """The namespace enforces the restricted standard; HOME and the caches are volumes, so that the user's own files in the image do not matter."""
-    fields = {"prefixCaching": False, "toolCalling": {"parser": "hermes"}}
+    fields = {"prefixCaching": False, "toolCalling": {"parser": "hermes"}, "speculative": {"method": "ngram", "tokens": 3}}
     made = deployment(
         "upstream", pod={"securityContext": {"runAsUser": 2000, "runAsGroup": 0}}, adapters={"selector": {"matchLabels": {"none": "x"}}}
     )

@@ -97,9 +97,9 @@ def _drafts_beyond_the_batch(deployment: LLMDeployment) -> str:
 
 
 def _drafts_and_asynchronous_scheduling(deployment: LLMDeployment) -> str:
-    """config/vllm.py, __post_init__: `async scheduling is only supported with EAGLE/MTP/Draft Model/NGram GPU/…`; a CPU ignores it."""
+    """config/vllm.py, __post_init__: `async scheduling is only supported with EAGLE/MTP/Draft Model/NGram GPU/…`, on CPUs as well."""
     speculative = deployment.spec.engine.speculative
-    if speculative is None or speculative.method != "ngram" or deployment.spec.accelerator.cpu:
+    if speculative is None or speculative.method != "ngram":
         return ""
     if not _on(_arguments(deployment), "async-scheduling"):
         return ""
