@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV = $(shell $(PYTHON) -m tests.harness.venv)
 PYTEST = $(VENV)/bin/python -m pytest
 
-.PHONY: help demo demo-down test unit control-plane e2e lint format generate lock cluster cluster-down cluster-status images bench-loop bench-adapters bench-setup prune
+.PHONY: help demo demo-down test unit control-plane e2e lint format generate engine-tables lock cluster cluster-down cluster-status images bench-loop bench-adapters bench-setup prune
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ format: ## format and fix what can be fixed
 generate: ## CRDs and the field reference, from the models
 	@PYTHONPATH=operator $(VENV)/bin/python -m graftwork.api.crds --out crds charts/graftwork-crds/files
 	@PYTHONPATH=operator $(VENV)/bin/python -m graftwork.api.reference --out docs/reference
+
+engine-tables: ## what the pinned vLLM takes (flags, parsers, methods), asked of its image; after a new version, review the difference
+	@$(VENV)/bin/python -m tests.harness.engine_tables
 
 lock: ## renew every lock file (hashes, no index addresses)
 	@$(PYTHON) -m tests.cluster.images lock

@@ -40,7 +40,9 @@ class Reason(StrEnum):
     GATEWAY_MISSING = "GatewayMissing"  # access.route needs the Gateway API, and its CRDs are not installed; everything else goes on
     ROUTE_PENDING = "RoutePending"  # no Gateway has said yet whether it takes the HTTPRoute
     ROUTE_NOT_ACCEPTED = "RouteNotAccepted"  # a Gateway refuses the HTTPRoute; the message quotes it
+    SECURITY_WEAKENED = "SecurityWeakened"  # spec.pod makes the pods weaker than the restricted Pod Security Standard; they serve all the same
     OWNED_FLAG = "OwnedFlag"  # engine.args or engine.env sets what Graftwork owns
+    UNSUPPORTED_COMBINATION = "UnsupportedCombination"  # vLLM refuses two settings of the engine together; the message names them and the remedy
     NAME_TAKEN = "NameTaken"  # a child's name belongs to an object of someone else
     INVALID_SPEC = "InvalidSpec"  # the spec breaks a rule that the schema cannot know
 

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field, WithJsonSchema, field_validator
+from pydantic import Field, WithJsonSchema
 
 from graftwork.api import cel
 from graftwork.api.access import Access
 from graftwork.api.base import Model, Resource, field
-from graftwork.api.common import ALIAS_BOUNDS, DURATION_BOUNDS, INT_OR_STRING, NAME, Accelerator, EnvVar, Label, PodSettings, duration_seconds
+from graftwork.api.common import ALIAS_BOUNDS, DURATION_BOUNDS, INT_OR_STRING, NAME, Accelerator, Label, duration_seconds
+from graftwork.api.engine import Engine
 from graftwork.api.rollout import Rollout
+from graftwork.api.serving_pod import ServingPod
 
-MaxModelLen = Annotated[Annotated[int, Field(ge=1, le=10_000_000)] | Literal["auto"], WithJsonSchema(INT_OR_STRING)]
-MaxNumSeqs = Annotated[Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"], WithJsonSchema(INT_OR_STRING)]
 Rank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]  # what vLLM's --max-lora-rank takes
 RANKS: tuple[int, ...] = get_args(Rank)
 MaxRank = Annotated[Rank | Literal["auto"], WithJsonSchema(INT_OR_STRING)]
 Base = Annotated[str, Field(min_length=1, max_length=512)]
-# No type: a structural schema has none for "string, number, truth value or null". Objects and lists that hold anything are refused.
-FlagValue = Annotated[
-    bool | int | float | Annotated[str, Field(max_length=4096)] | None,
-    WithJsonSchema({"nullable": True, "x-kubernetes-preserve-unknown-fields": True, "maxLength": 4096, "maxProperties": 0, "maxItems": 0}),
-]
 
 
 class ModelSource(Model):
@@ -74,56 +69,6 @@ class ModelSource(Model):
         max_length=128,
         pattern=r"^([A-Za-z0-9][A-Za-z0-9._/-]*)?$",
     )
-
-
-class Engine(Model):
-    """vLLM's settings."""
-
-    image: str = field(
-        "", doc="Image of the engine. Empty: the one of the operator's configuration.", restarts=True, max_length=512, pattern=r"^\S*$"
-    )
-    max_model_len: MaxModelLen = field(
-        "auto",
-        doc="Longest context. `auto`: what vLLM takes from the model.",
-        unit="tokens",
-        restarts=True,
-        rules=(cel.int_or_auto("engine.maxModelLen", 1, 10_000_000),),
-    )
-    gpu_memory_utilization: float = field(0.9, doc="Share of a GPU's memory that vLLM may use; without meaning on CPU.", restarts=True, gt=0, le=1)
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = field("auto", doc="Type of the weights and activations.", restarts=True)
-    max_num_seqs: MaxNumSeqs = field(
-        "auto",
-        doc="Most requests that run at once. `auto`: vLLM's default.",
-        unit="requests",
-        restarts=True,
-        rules=(cel.int_or_auto("engine.maxNumSeqs", 1, 65_536),),
-    )
-    enforce_eager: bool = field(False, doc="Run without compilation and CUDA graphs: starts faster, answers slower.", restarts=True)
-    args: dict[str, FlagValue] = field(
-        default_factory=dict,
-        doc="Any other flag of `vllm serve`, by name without leading dashes: true or null sets a flag without value, false sets `--no-<flag>`. "
-        "Flags that Graftwork owns are refused by name.",
-        restarts=True,
-        max_length=64,
-    )
-    env: tuple[EnvVar, ...] = field(
-        (),
-        doc="Environment variables of the engine, literal values only. Those that Graftwork owns are refused by name.",
-        restarts=True,
-        key="name",
-        max_length=64,
-    )
-
-    @field_validator("args")
-    @classmethod
-    def _flag_names(cls, args: dict[str, FlagValue]) -> dict[str, FlagValue]:
-        """Refuse leading dashes here: CEL cannot see the keys of a map whose values have no type."""
-        for name in args:
-            if not name or name.startswith("-") or "=" in name or any(letter.isspace() for letter in name):
-                raise ValueError(
-                    f"flag {name!r} must be a name without leading dashes, blanks or =; write {name.lstrip('-').split('=')[0].strip()!r}"
-                )
-        return args
 
 
 class AdapterSelector(Model):
@@ -273,7 +218,7 @@ class LLMDeploymentSpec(Model):
         restarts=False,
     )
     rollout: Rollout = field(default_factory=Rollout, doc="How pods are replaced without losing a request.", restarts=True)
-    pod: PodSettings = field(default_factory=PodSettings, doc="What the pods get beside what Graftwork decides.", restarts=True)
+    pod: ServingPod = field(default_factory=ServingPod, doc="What the pods get beside what Graftwork decides.", restarts=True)
 
 
 class LLMDeployment(Resource):

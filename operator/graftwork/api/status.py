@@ -33,7 +33,7 @@ class Status(StatusModel):
     conditions: tuple[Condition, ...] = field(
         (),
         doc="Ready, Reconciling, Stalled; LLMDeployment also Placed, RolledBack, Serving and AdaptersLoaded, with an hf:// source ModelResolved, "
-        "with spec.access AccessReady.",
+        "with spec.access AccessReady, and PodSecurity while its pods are weaker than restricted.",
         key="type",
     )
 

@@ -15,7 +15,7 @@ from graftwork.api.base import RESTARTS
 from graftwork.api.llmdeployment import LLMDeploymentSpec
 from graftwork.api.schema import flattened
 from graftwork.config import Config
-from graftwork.plan import access, capacity, children, engine, revisions, serving, sources
+from graftwork.plan import access, capacity, children, engine, engine_combinations, revisions, serving, sources
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
 
@@ -114,7 +114,9 @@ def _ranked(deployment: LLMDeployment, seen: LLMDeployment) -> LLMDeployment:
 def _problems(wanted: LLMDeployment) -> tuple[str, ...]:
     source = sources.parse("spec.model.source", wanted.spec.model.source, sources.MODEL_KINDS)
     found = [] if isinstance(source, Source) else [source]
-    return tuple(f"{problem.reason}: {problem.message}" for problem in [*found, *engine.problems(wanted.spec.engine)])
+    return tuple(
+        f"{problem.reason}: {problem.message}" for problem in [*found, *engine.problems(wanted.spec.engine), *engine_combinations.problems(wanted)]
+    )
 
 
 def _children(deployment: LLMDeployment, config: Config) -> dict[str, Manifest]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from graftwork import names
 from graftwork.api import LLMDeployment
-from graftwork.api.llmdeployment import Engine
+from graftwork.api.engine import Engine
 from graftwork.facts.problem import Problem
-from graftwork.plan import capacity, pods
+from graftwork.plan import capacity, engine_fields, pods
+from graftwork.plan.engine_fields import flag_name
 from graftwork.reasons import Reason
 
 BIN, RUN, MODEL, HOME = "/graftwork/bin", "/graftwork/run", "/models/base", "/home/graftwork"
@@ -119,12 +120,12 @@ _SHORT = {
     "ac": "attention-config",
     "ep": "enable-expert-parallel",
 }
-_PARALLEL = ("tensor-parallel-size", "pipeline-parallel-size", "prefill-context-parallel-size", "distributed-executor-backend")
 
 
 def problems(engine: Engine) -> list[Problem]:
     """Return what of engine.args and engine.env cannot be taken."""
     found = [problem for name in engine.args if (problem := _flag_problem(name))]
+    found += engine_fields.problems(engine)
     flags = [flag_name(name) for name in engine.args]
     found += [
         Problem(Reason.INVALID_SPEC, f"spec.engine.args sets --{flag} twice (- and _ are the same in a flag); remove one of them")
@@ -141,12 +142,6 @@ def problems(engine: Engine) -> list[Problem]:
         for name in sorted({name for name in variables if variables.count(name) > 1})
     ]
     return found
-
-
-def flag_name(name: str) -> str:
-    """Return how vLLM reads a flag's name: `_` is `-`, but not after the first dot."""
-    head, dot, tail = name.strip().lstrip("-").partition(".")
-    return head.replace("_", "-") + dot + tail
 
 
 def owned_flag(name: str) -> str | None:
@@ -213,9 +208,7 @@ def _spec_flags(deployment: LLMDeployment) -> list[str]:
         flags.append(f"--max-num-seqs={engine.max_num_seqs}")
     if engine.enforce_eager:
         flags.append("--enforce-eager")
-    if accelerator.gpus > 1 and not any(flag_name(name) in _PARALLEL for name in engine.args):
-        flags.append(f"--tensor-parallel-size={accelerator.gpus}")
-    return flags
+    return [*flags, *engine_fields.flags(deployment)]
 
 
 def _flag(name: str, value: str | float | bool | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from graftwork import names
 from graftwork.api import LLMDeployment
 from graftwork.config import Config
-from graftwork.plan import credentials, engine, pods
+from graftwork.plan import credentials, engine, pods, podsecurity
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
 
@@ -30,7 +30,7 @@ def pod_template(deployment: LLMDeployment, source: Source, config: Config, temp
         "spec": {
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "securityContext": pods.pod_security(),
+            "securityContext": podsecurity.merged(pods.pod_security(), spec.pod.security_context),
             "terminationGracePeriodSeconds": spec.rollout.drain_seconds + spec.rollout.answer_seconds + TEARDOWN_SECONDS,
             "initContainers": [
                 _install(config),
@@ -114,7 +114,7 @@ def _agent(deployment: LLMDeployment, source: Source, config: Config) -> Manifes
 def _engine(deployment: LLMDeployment, source: Source, config: Config) -> Manifest:
     spec = deployment.spec
     health = {"path": "/health", "port": "http"}
-    return pods.container(
+    container = pods.container(
         names.CONTAINER_ENGINE,
         spec.engine.image or config.images.engine,
         config,
@@ -136,6 +136,7 @@ def _engine(deployment: LLMDeployment, source: Source, config: Config) -> Manife
             pods.mount("shm", "/dev/shm"),
         ],
     )
+    return {**container, "securityContext": podsecurity.merged(container["securityContext"], spec.pod.container_security_context)}
 
 
 def _model_mount(source: Source) -> Manifest:

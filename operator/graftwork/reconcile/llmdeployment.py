@@ -13,7 +13,7 @@ from graftwork.facts.agents import Agent
 from graftwork.facts.inspected import Resolution
 from graftwork.facts.pods import Pod
 from graftwork.facts.problem import Problem
-from graftwork.plan import adapters_file, capacity, children, engine, serving, sources
+from graftwork.plan import adapters_file, capacity, children, engine, engine_combinations, podsecurity, serving, sources
 from graftwork.plan.adapters import Rules
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
@@ -158,6 +158,7 @@ def _problems(resource: LLMDeployment, source: Source | Problem) -> list[Problem
     """Return what of the spec cannot be served and the schema could not know."""
     found = [source] if isinstance(source, Problem) else []
     found += engine.problems(resource.spec.engine)
+    found += engine_combinations.problems(resource)
     aliases = [alias.name for alias in resource.spec.adapters.aliases]
     found += [
         Problem(Reason.INVALID_SPEC, f"spec.adapters.aliases has {name!r} twice; remove one of them")
@@ -250,6 +251,7 @@ def _status(
             pods=view.pods,
             agents=view.agents,
             selection=view.selection,
+            weakened=podsecurity.told((spec.get("template") or {}).get("spec") or {}),
             limits=observe.live_limits(ctx, key.namespace, key.name),
             problem=problem,
             adapters_problem=view.adapters_problem,

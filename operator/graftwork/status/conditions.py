@@ -13,6 +13,7 @@ READY, RECONCILING, STALLED, SERVING, ADAPTERS_LOADED = "Ready", "Reconciling", 
 MODEL_RESOLVED = "ModelResolved"
 PLACED, ROLLED_BACK = "Placed", "RolledBack"
 ACCESS_READY = "AccessReady"
+POD_SECURITY = "PodSecurity"
 TRUE: Literal["True"] = "True"
 FALSE: Literal["False"] = "False"
 UNKNOWN: Literal["Unknown"] = "Unknown"

@@ -59,6 +59,8 @@ class Observed:
     """What is remembered of revisions; None: nothing was decided in this pass, so what the status says stays."""
     rollout_problem: Problem | None = None
     """What hinders the rollout, though nothing was rolled back."""
+    weakened: str = ""
+    """What of the present template is weaker than the restricted Pod Security Standard."""
 
 
 def status(seen: Observed) -> dict[str, Any]:
@@ -79,7 +81,8 @@ def status(seen: Observed) -> dict[str, Any]:
     remembered = seen.record or record(seen.before.get("rollout"))
     kstatus = _kstatus(seen, remembered, active, ready)
     placed = rollouts.placed(active, seen.wanted, seen.refused_pods)
-    asked = [*resolving.condition(seen.resolution, before), *([seen.access] if seen.access else [])]
+    weakened = [Condition(conditions.POD_SECURITY, FALSE, Reason.SECURITY_WEAKENED, seen.weakened)] if seen.weakened else []
+    asked = [*resolving.condition(seen.resolution, before), *([seen.access] if seen.access else []), *weakened]
     all_conditions = [*kstatus, _serving(seen, ready), placed, rollouts.rolled_back(remembered), *asked, loaded]
     written = conditions.written(all_conditions, before, seen.generation, seen.now)
     if seen.settling and conditions.find(before, conditions.ADAPTERS_LOADED):

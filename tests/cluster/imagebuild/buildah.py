@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -86,6 +87,18 @@ class Buildah:
         self._processes.run(what, self._command("pull", "--quiet", f"oci-archive:{archive}"), log, _ignore, self._environment)
         if not self.has(reference):
             raise ClusterError(f"{what}: {archive} does not hold {reference}; remove the file and build again")
+
+    def run(self, reference: str, command: list[str]) -> str:
+        """Return what a command prints in a container of an image of the storage; its failure is a CalledProcessError with what it said."""
+        container = self._printed("from", "--pull-never", reference).strip()
+        try:
+            return self._printed("run", container, "--", *command)
+        finally:
+            self._read("rm", container)
+
+    def _printed(self, *arguments: str) -> str:
+        environment = {**os.environ, **self._environment}
+        return subprocess.run(self._command(*arguments), capture_output=True, text=True, check=True, env=environment).stdout
 
     def remove(self, references: list[str]) -> None:
         """Remove images and, with them, the unnamed layers that nothing else uses."""

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from graftwork.api import LLMDeployment
-from graftwork.api.llmdeployment import Engine
+from graftwork.api.engine import Engine
 from graftwork.plan import engine
 from graftwork.reasons import Reason
 

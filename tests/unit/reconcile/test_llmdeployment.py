@@ -144,6 +144,9 @@ async def test_a_pod_that_reads_an_old_file_is_told_again_with_growing_pauses() 
     ("change", "reason", "words"),
     [
         ({"engine": {"args": {"max_lora_rank": 64}}}, "OwnedFlag", "spec.adapters.maxRank"),
+        ({"engine": {"quantization": "fp8", "args": {"quantization": "fp8"}}}, "OwnedFlag", "spec.engine.quantization decides here"),
+        ({"engine": {"quantization": "int4"}}, "InvalidSpec", "'int4' is none of what vLLM 0.32.0 takes"),
+        ({"engine": {"args": {"enable-log-outputs": True}}}, "UnsupportedCombination", "add enable-log-requests"),
         ({"model": {"source": "ftp://org/model"}}, "SourceInvalid", "ftp://org/model"),
         ({"adapters": {"maxRank": 7}}, "InvalidSpec", "spec.adapters.maxRank"),
         ({"adapters": {"aliases": [{"name": "a"}, {"name": "a"}]}}, "InvalidSpec", "'a' twice"),
@@ -162,6 +165,19 @@ async def test_an_invalid_spec_after_a_valid_one_changes_no_child_and_says_why(c
     assert status["observedGeneration"] == 2
     assert result.requeue_after_seconds
     assert ("LLMDeployment/support", reason) in [(who, why) for who, why, _ in world.events.recorded]
+
+
+async def test_pods_that_are_weaker_than_restricted_are_told_as_long_as_they_are_and_serve_all_the_same() -> None:
+    world = World()
+    await serving(world, pod={"securityContext": {"runAsNonRoot": False}})
+    status = world.status("LLMDeployment", "support")
+    assert condition(status, "PodSecurity") == ("False", "SecurityWeakened")
+    assert "container vllm: securityContext.runAsNonRoot must be true" in message(status, "PodSecurity")
+    assert condition(status, "Stalled") == ("False", "Reconciled")
+    world.edit("LLMDeployment", "support", pod={"securityContext": {"runAsUser": 2000}})
+    for _ in range(2):
+        await world.run("LLMDeployment", "support")
+    assert not [item for item in world.status("LLMDeployment", "support")["conditions"] if item["type"] == "PodSecurity"]
 
 
 async def test_another_operator_rolls_no_pod_and_a_changed_spec_does() -> None:
