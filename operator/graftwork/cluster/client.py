@@ -19,7 +19,8 @@ from graftwork.cluster.mirror import Mirror
 from graftwork.cluster.protocol import Object, Objects
 
 REQUEST_SECONDS = 20.0
-PAGE = 500
+PAGE = 100
+"""Objects of a listing at once: many as they are sent take ten times the memory that they take in the mirror."""
 RETRY_AFTER_SECONDS = 0.1
 
 _APPLY = "application/apply-patch+yaml"
@@ -65,7 +66,8 @@ class Cluster:
         while True:
             query = [("limit", PAGE)] + ([("labelSelector", selector)] if selector else []) + ([("continue", token)] if token else [])
             page = await self._send("list", described, namespace, None, query=query, retry=True)
-            items += [{"apiVersion": described.api_version, "kind": kind, **item} for item in page.get("items") or []]
+            whole = [{"apiVersion": described.api_version, "kind": kind, **item} for item in page.get("items") or []]
+            items += [self._mirror.slim(item) for item in whole] if self._mirror and described.watched else whole
             metadata = page.get("metadata") or {}
             token = metadata.get("continue") or ""
             if not token:
