@@ -198,11 +198,13 @@ def many(bench: Bench) -> None:
     each = [round(made[name] - began, 2) for name in names]
     counts = [float(len(writes_of(calls, operator, name))) for name in names]
     idle = value(before, "process_resident_memory_bytes") / 1e6
+    used = round(value(after, "process_cpu_seconds_total") - value(before, "process_cpu_seconds_total"), 2)
     bench.save(
         records.Figure(f"{count} LLMDeployments at once -> all child objects written", max(each), "s", CHILDREN_LIMIT, each),
         _slowest(f"{count} LLMDeployments at once: p99 of a reconcile pass, at most", "graftwork_reconcile_seconds", before, after, PASS_LIMIT),
         _slowest(f"{count} LLMDeployments at once: p99 from a wake to its pass, at most", "graftwork_wake_to_pass_seconds", before, after, None),
         records.Figure(f"{count} LLMDeployments at once: operator's writes per create, mean", statistics.mean(counts), "writes", None, counts),
+        records.Figure(f"{count} LLMDeployments at once: operator's CPU time until nothing more happens", used, "s", None, [used]),
         records.Figure(f"operator RSS before {count} LLMDeployments", round(idle, 1), "MB", None, [round(idle, 1)]),
         records.Figure(f"operator RSS with {count} LLMDeployments, the largest seen", max(seen), "MB", RSS_LIMIT_MB, seen),
     )
