@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV = $(shell $(PYTHON) -m tests.harness.venv)
 PYTEST = $(VENV)/bin/python -m pytest
 
-.PHONY: help demo demo-down test unit control-plane e2e lint format generate engine-tables lock cluster cluster-down cluster-status images bench-loop bench-adapters bench-setup prune
+.PHONY: help demo demo-down test unit control-plane e2e lint format generate engine-tables lock cluster cluster-down cluster-status images bench-loop bench-adapters bench-serving bench-setup prune
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ bench-loop: ## docs/benchmarks/loop.json: publish to answer, load latency, idle 
 
 bench-adapters: ## docs/benchmarks/adapters.json: hot-loading with 1 and 3 pods, the guard's cost, 100 adapters; ONLY=<phase> ARGS=...
 	@PYTHONPATH=images/agent:images/common $(VENV)/bin/python -m tests.harness.bench_adapters $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+bench-serving: ## docs/benchmarks/serving.json: children of an LLMDeployment, writes, 300 at once; ONLY=<phase> ARGS=...
+	@$(VENV)/bin/python -m tests.harness.bench_serving $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 bench-setup: ## docs/benchmarks/loop.json: the time of a whole command, WHAT=build-cold|demo-cold|demo-warm|test-warm
 	@$(PYTHON) -m tests.harness.bench_setup $(WHAT)

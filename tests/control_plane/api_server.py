@@ -174,7 +174,7 @@ def _server_command(server: ApiServer) -> list[str]:
         *("--bind-address=127.0.0.1", f"--secure-port={server.port}", f"--cert-dir={server.folder / 'certs'}"),
         f"--token-auth-file={server.folder / 'tokens.csv'}",
         *(f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}", f"--service-account-issuer={server.url}"),
-        *("--authorization-mode=RBAC", "--service-cluster-ip-range=10.0.0.0/24"),
+        *("--authorization-mode=RBAC", "--service-cluster-ip-range=10.0.0.0/16"),
         # No controller manager runs: nobody makes the accounts that pods would need, and nobody takes the finalizer off a claim.
         "--disable-admission-plugins=ServiceAccount,StorageObjectInUseProtection",
         *(f"--audit-log-path={server.audit_log}", f"--audit-policy-file={server.folder / 'audit-policy.yaml'}", "--audit-log-mode=blocking"),

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import TypeVar
 
 from tests.harness import install, records
 from tests.harness.bench_balance import balance
@@ -24,6 +25,7 @@ from tests.harness.guard_cpu import guard_cpu
 
 LOG = logging.getLogger("bench_adapters")
 LIMIT_MINUTES = 25
+S = TypeVar("S")
 PHASES: dict[str, Callable[[Stage], None]] = {  # in an order with few changes of the deployment: each change starts engines
     "one-pod": one_pod,
     "rollback": rollback,
@@ -67,7 +69,7 @@ def command(chosen: argparse.Namespace) -> str:
     return "make bench-adapters" + only + (f' ARGS="{" ".join(changed)}"' if changed else "")
 
 
-def run(phases: dict[str, Callable[[Stage], None]], stage: Stage) -> list[str]:
+def run(phases: dict[str, Callable[[S], None]], stage: S) -> list[str]:
     """Run each phase and return the names of those that failed: what one cannot measure does not keep the others from theirs."""
     failed = []
     for name, phase in phases.items():

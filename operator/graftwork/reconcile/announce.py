@@ -11,6 +11,8 @@ from graftwork.status import access
 
 _TOLD = ("Ready", "Stalled", "AdaptersLoaded", "AccessReady")
 _WARNINGS = (Reason.ADAPTER_FAILED, Reason.OVER_CAPACITY, Reason.RECONCILE_FAILED, *access.WARNINGS)
+_AT_FIRST = (Reason.PODS_STARTING, Reason.NO_ADAPTERS)
+"""How every new LLMDeployment begins: that is no news, and an Event is a write."""
 
 
 def announce(ctx: Context, obj: Object, status: Mapping[str, Any]) -> None:
@@ -18,7 +20,7 @@ def announce(ctx: Context, obj: Object, status: Mapping[str, Any]) -> None:
     before = {item["type"]: item for item in (obj.get("status") or {}).get("conditions") or []}
     for condition in status.get("conditions") or []:
         old = before.get(condition["type"], {})
-        if condition["type"] not in _TOLD or _same(old, condition):
+        if condition["type"] not in _TOLD or _same(old, condition) or (not old and condition["reason"] in _AT_FIRST):
             continue
         stalled = condition["type"] == "Stalled"
         if stalled and condition["status"] != "True":

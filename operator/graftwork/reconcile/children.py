@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,24 +59,30 @@ async def apply_children(ctx: Context, owner: Object, desired: Sequence[Object],
 
     Kinds that are made once (Job, ControllerRevision, PersistentVolumeClaim) are created where they are missing and never changed.
     Children of `prune_kinds` that carry the owner's label and controller reference and are not desired are deleted. Raises NameTaken, before
-    anything is written to that object, when a child's name belongs to an object that is not the owner's.
+    anything is written, when a child's name belongs to an object that is not the owner's.
     """
     outcome = Outcome()
-    for child in desired:
-        await _apply_one(ctx, owner, owned(owner, child), outcome)
+    children = [owned(owner, child) for child in desired]
+    found = await asyncio.gather(*(_live(ctx, child) for child in children))
+    for live in found:
+        if live is not None:
+            refuse_foreign(owner, live)
+    for child, live in zip(children, found, strict=True):
+        await _apply_one(ctx, owner, child, live, outcome)
     for kind in prune_kinds:
         await _prune(ctx, owner, kind, outcome)
     return outcome
 
 
-async def _apply_one(ctx: Context, owner: Object, child: Object, outcome: Outcome) -> None:
+async def _live(ctx: Context, child: Object) -> Object | None:
+    """Return the child as it is: an object without our label is not in the mirror, and an apply by force would take it over."""
     kind, metadata = child["kind"], child["metadata"]
-    namespace, name = metadata["namespace"], metadata["name"]
-    live = ctx.mirror.get(kind, namespace, name)
-    if live is None:  # an object without our label is not in the mirror, and force would take it over
-        live = await ctx.cluster.get(kind, namespace, name)
-    if live is not None:
-        refuse_foreign(owner, live)
+    live = ctx.mirror.get(kind, metadata["namespace"], metadata["name"])
+    return live if live is not None else await ctx.cluster.get(kind, metadata["namespace"], metadata["name"])
+
+
+async def _apply_one(ctx: Context, owner: Object, child: Object, live: Object | None, outcome: Outcome) -> None:
+    kind, name = child["kind"], child["metadata"]["name"]
     if live is not None and (KINDS[kind].create_once or not needs_apply(child, live)):
         outcome.live[kind, name] = live
         return

@@ -51,7 +51,9 @@ class Last(Generic[K, V]):
 
 @dataclass(frozen=True)
 class Memory:
-    """What one operator process remembers of its objects: LoRAAdapters by uid and resourceVersion, what each LLMDeployment serves."""
+    """What one operator process remembers of its objects: LoRAAdapters by uid and resourceVersion, what each LLMDeployment serves, recent writes."""
 
     adapters: Memo[tuple[str, str], Adapter | None] = field(default_factory=lambda: Memo(4096))
-    selections: Last[tuple[str, str], Selection] = field(default_factory=lambda: Last(256))
+    selections: Last[tuple[str, str], Selection] = field(default_factory=lambda: Last(2048))
+    written: Memo[str, list[float]] = field(default_factory=lambda: Memo(4096))
+    """By uid, when the status was written last, by the monotonic clock; empty: not by this process."""

@@ -17,7 +17,7 @@ from graftwork.reconcile.context import Context, Reconciler, Result
 
 logger = logging.getLogger(__name__)
 
-PARALLEL_PASSES = 32
+PARALLEL_PASSES = 16
 PASS_SECONDS = 120.0
 CONFLICT_SECONDS = 0.05
 ERROR_FLOOR_SECONDS = 1.0

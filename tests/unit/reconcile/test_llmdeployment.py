@@ -459,6 +459,7 @@ async def test_the_engines_that_run_say_how_many_adapters_may_be_listed() -> Non
     made = world.get("Deployment", "support")
     (engine,) = made["spec"]["template"]["spec"]["containers"]
     engine["args"] = ["--max-cpu-loras=2" if item.startswith("--max-cpu-loras=") else item for item in engine["args"]]
+    world.cluster.seed(made)
     for alias, letter in (("medical", "a"), ("legal", "b")):
         world.adapter(alias, letter=letter)
     await world.run("LoRAAdapter", "medical-1")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import copy
 from typing import Any
 
@@ -170,4 +171,31 @@ async def test_an_object_of_somebody_else_is_left_alone(ctx: Context, references
     ctx.cluster.seed(theirs)  # type: ignore[attr-defined]
     with pytest.raises(NameTaken, match="ConfigMap ml/support-adapters exists and belongs to"):
         await apply_children(ctx, OWNER, [CONFIG_MAP])
+    assert writes(ctx) == []
+
+
+async def test_what_is_not_in_the_mirror_is_asked_for_at_once_and_before_anything_is_written(ctx: Context) -> None:
+    asked: list[str] = []
+    all_asked = asyncio.Event()
+
+    async def get(kind: str, namespace: str, name: str) -> Object | None:
+        asked.append(name)
+        if len(asked) == 3:
+            all_asked.set()
+        await asyncio.wait_for(all_asked.wait(), 5)  # one after the other would wait for ever
+        assert not writes(ctx)
+        return None
+
+    ctx.cluster.get = get  # type: ignore[method-assign]
+    await apply_children(ctx, OWNER, [{**CONFIG_MAP, "metadata": {"name": name}} for name in ("a", "b", "c")])
+    assert [name for _, _, name in writes(ctx)] == ["a", "b", "c"] == sorted(asked)
+
+
+async def test_a_name_that_is_taken_keeps_every_other_child_from_being_written(ctx: Context) -> None:
+    theirs = obj_of("Service", "support", labels={})
+    del theirs["metadata"]["labels"]
+    ctx.cluster.seed(theirs)  # type: ignore[attr-defined]
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "support"}, "spec": {}}
+    with pytest.raises(NameTaken, match="Service ml/support"):
+        await apply_children(ctx, OWNER, [CONFIG_MAP, service])
     assert writes(ctx) == []

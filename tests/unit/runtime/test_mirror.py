@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 from graftwork import names
+from graftwork.cluster import mirror as mirror_module
 from graftwork.cluster.kinds import KINDS, Key, sweep_key
 from graftwork.cluster.mirror import Change, Mirror
 from graftwork.handlers.routes import concerned, owner_of, standing
@@ -105,6 +107,63 @@ def test_listeners_hear_of_changes_and_removals_once(mirror: Mirror) -> None:
         (True, True, True),
         (True, False, False),
     ]
+
+
+def test_what_belongs_to_one_resource_is_found_without_a_look_at_the_others(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(50):
+        labels = {names.LABEL_DEPLOYMENT: f"d{number % 10}"}
+        mirror.put(obj_of("Pod", f"p{number:02}", uid=f"u{number}", labels=labels))
+    looked = []
+    monkeypatch.setattr(mirror_module, "_has_labels", lambda obj, labels: looked.append(obj) or True)
+    found = mirror.list("Pod", "ml", {names.LABEL_DEPLOYMENT: "d3"})
+    assert [obj["metadata"]["name"] for obj in found] == ["p03", "p13", "p23", "p33", "p43"]
+    assert len(looked) == 5
+
+
+@pytest.mark.parametrize("change", ["relabelled", "gone", "unlabelled"])
+def test_the_index_follows_its_object(mirror: Mirror, change: str) -> None:
+    mirror.put(pod(1, labels={names.LABEL_DEPLOYMENT: "a", names.LABEL_OWNER_UID: "x"}))
+    mirror.put(obj_of("Pod", "q", uid="uid-q", labels={names.LABEL_DEPLOYMENT: "a"}))
+    match change:
+        case "relabelled":
+            mirror.put(pod(2, labels={names.LABEL_DEPLOYMENT: "b", names.LABEL_OWNER_UID: "x"}))
+        case "gone":
+            mirror.remove("Pod", "ml", "p", "uid-p")
+        case "unlabelled":
+            mirror.put(pod(2))
+    found = {label: [obj["metadata"]["name"] for obj in mirror.list("Pod", "ml", {names.LABEL_DEPLOYMENT: label})] for label in "ab"}
+    assert found == {"a": ["q"], "b": ["p"] if change == "relabelled" else []}
+    assert bool(mirror.list("Pod", "ml", {names.LABEL_OWNER_UID: "x"})) == (change == "relabelled")
+
+
+def test_equal_parts_of_objects_are_held_once_and_each_object_is_what_was_put(mirror: Mirror) -> None:
+    spec = {"containers": [{"name": "vllm", "env": [{"name": "A", "value": "1"}]}]}
+    for name, node in (("a", "n1"), ("b", "n2")):
+        mirror.put({**obj_of("Pod", name, uid=name), "spec": {**copy.deepcopy(spec), "nodeName": node}})
+    a, b = (mirror.get("Pod", "ml", name) for name in "ab")
+    assert a
+    assert b
+    assert a["spec"]["containers"] is b["spec"]["containers"]
+    assert (a["spec"], b["spec"]) == ({**spec, "nodeName": "n1"}, {**spec, "nodeName": "n2"})
+
+
+def test_a_changed_object_keeps_the_parts_that_stayed_and_a_successor_is_taken_as_it_is(mirror: Mirror) -> None:
+    def deployment(version: int, uid: str, eager: Any, ready: int) -> dict[str, Any]:
+        obj = obj_of("LLMDeployment", "one", uid=uid, resourceVersion=str(version), generation=1)
+        return {**obj, "spec": {"engine": {"args": {"eager": eager}}}, "status": {"ready": ready}}
+
+    mirror.put(deployment(1, "first", 1, 0))
+    before = mirror.get("LLMDeployment", "ml", "one")
+    mirror.put(deployment(2, "first", 1, 1))
+    after = mirror.get("LLMDeployment", "ml", "one")
+    assert before
+    assert after
+    assert after["spec"] is before["spec"]
+    assert (before["status"], after["status"]) == ({"ready": 0}, {"ready": 1})
+    mirror.put(deployment(3, "second", True, 1))
+    successor = mirror.get("LLMDeployment", "ml", "one")
+    assert successor
+    assert successor["spec"]["engine"]["args"]["eager"] is True
 
 
 # --- who is woken

@@ -1,0 +1,71 @@
+"""`make bench-serving`: what serving costs the API server and the operator -> docs/benchmarks/serving.json.
+
+Each phase makes what it needs and removes it, so one can be repeated: `make bench-serving ONLY=many`. `ARGS="--where api-server"` measures the
+operator against an API server without nodes and controllers, which needs no cluster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from tests.harness import records
+from tests.harness.bench_adapters import OutOfTimeError, run, verdict
+from tests.harness.bench_create import Bench, Sizes, create, edit, many
+from tests.harness.bench_places import PLACES
+
+RECORD = "serving"
+LIMIT_MINUTES = 6
+PHASES: dict[str, Callable[[Bench], None]] = {"create": create, "edit": edit, "many": many}
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return what the command line says."""
+    options = argparse.ArgumentParser(description=__doc__)
+    default = Sizes()
+    options.add_argument("--only", choices=list(PHASES), help="one phase; others' figures stay as they were measured")
+    options.add_argument("--where", choices=list(PLACES), default="cluster", help="the embedded cluster, or an API server alone")
+    options.add_argument("--created", type=int, default=default.created, help="LLMDeployments created one after the other")
+    options.add_argument("--edited", type=int, default=default.edited, help="LLMDeployments edited without effect")
+    options.add_argument("--many", type=int, default=default.many, help="LLMDeployments created at once")
+    return options.parse_args(argv)
+
+
+def command(chosen: argparse.Namespace) -> str:
+    """Return the command by which the figures are measured, for the record."""
+    default = arguments([])
+    changed = [f"--{name} {value}" for name, value in vars(chosen).items() if name != "only" and value != getattr(default, name)]
+    return "make bench-serving" + (f" ONLY={chosen.only}" if chosen.only else "") + (f' ARGS="{" ".join(changed)}"' if changed else "")
+
+
+def _out_of_time(_number: int, _frame: FrameType | None) -> None:
+    raise OutOfTimeError
+
+
+def main() -> None:
+    """Measure and write docs/benchmarks/serving.json."""
+    chosen = arguments()
+    recorder = records.Recorder(RECORD, command(chosen))
+    phases = {chosen.only: PHASES[chosen.only]} if chosen.only else PHASES
+    with PLACES[chosen.where]() as place:
+        bench = Bench(place, recorder, Sizes(chosen.created, chosen.edited, chosen.many))
+        signal.signal(signal.SIGALRM, _out_of_time)
+        signal.alarm(LIMIT_MINUTES * 60)
+        try:
+            failed = run(phases, bench)
+        except OutOfTimeError:
+            sys.exit(f"stopped after {LIMIT_MINUTES} minutes; the figures that are known are written")
+        finally:
+            signal.alarm(0)
+    path = records.FOLDER / f"{RECORD}.md"
+    if path.exists():
+        print(path.read_text())
+    if faults := verdict(failed, recorder.missed()):
+        sys.exit(faults)
+
+
+if __name__ == "__main__":
+    main()
