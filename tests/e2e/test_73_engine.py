@@ -94,6 +94,6 @@ def test_a_combination_that_the_engine_refuses_is_refused_before_a_pod_is_touche
     found = condition(kube.wait_condition("llmdeployment", "tiny", "Stalled", timeout=30), "Stalled")
     assert found["reason"] == "UnsupportedCombination"
     assert "enable-log-requests" in found["message"]
-    kube.patch("llmdeployment", "tiny", {"spec": {"engine": {"args": None}}})
+    kube.patch("llmdeployment", "tiny", {"spec": {"engine": {"args": {"enable-log-outputs": None}}}})  # test_72 left another flag there
     kube.wait_condition("llmdeployment", "tiny", "Ready", timeout=30)
     assert taught.identities() == pods
