@@ -15,7 +15,7 @@ from graftwork_store.clients import open_url
 
 from tests.e2e import sources
 from tests.e2e.adapters import Bucket
-from tests.e2e.service import Service, container, deployment
+from tests.e2e.service import Service, deployment
 from tests.e2e.test_60_import import HUB_VARIABLE, opaque, secrets_of
 from tests.harness import install
 from tests.harness.kube import Kube, Object, condition
@@ -96,6 +96,12 @@ def served(kube: Kube, begun: Hub) -> Service:
     return Service.ready(kube, NAME)
 
 
+def downloading(pod: Object) -> list[str]:
+    """Return the arguments of the container that downloads the model."""
+    (download,) = [each for each in pod["spec"]["initContainers"] if each["name"] == "download"]
+    return list(download["args"])
+
+
 def resolved(kube: Kube, name: str) -> Object:
     """Return what a deployment's source is frozen to, once it is."""
     item = kube.wait_condition("llmdeployment", name, "ModelResolved", timeout=LOOK_SECONDS)
@@ -133,7 +139,7 @@ def test_the_token_is_in_the_container_that_downloads_only_and_shown_nowhere(kub
     pod = served.pod()
     containers = [*pod["spec"]["initContainers"], *pod["spec"]["containers"]]
     assert {each["name"] for each in containers if TOKEN_SECRET in secrets_of(pod, each)} == {"download"}
-    assert f"hf://acme/gated@{begun.commit('acme/gated')}" in container(pod, "download")["args"]
+    assert f"hf://acme/gated@{begun.commit('acme/gated')}" in downloading(pod)
     jobs = kube.list("jobs", selector=f"graftwork.dev/inspects={NAME}")
     assert begun.token not in json.dumps([pod, jobs, kube.get("llmdeployment", NAME)])
 
@@ -153,5 +159,5 @@ def test_a_branch_that_moves_is_followed_only_when_asked(kube: Kube, served: Ser
     kube.wait("llmdeployment", NAME, lambda item: item["status"]["model"]["resolved"]["revision"] == newer, LOOK_SECONDS, "the new commit")
     kube.wait("llmdeployment", NAME, lambda item: item["status"]["rollout"]["revision"] == 2, LOOK_SECONDS, "its revision")
     Service.ready(kube, NAME)
-    assert f"hf://acme/gated@{newer}" in container(served.pod(), "download")["args"]
+    assert f"hf://acme/gated@{newer}" in downloading(served.pod())
     assert served.ask(NAME).status == 200

@@ -137,7 +137,9 @@ def _documents(process: subprocess.Popen[str]) -> Iterator[tuple[str, Object]]:
     assert process.stdout
     for line in process.stdout:
         document = json.loads(line)
-        yield document["type"], document["object"]
+        found = document["object"]
+        for item in found["items"] if str(found.get("kind", "")).endswith("List") else [found]:  # of Events it prints what is there as lists
+            yield document["type"], item
 
 
 def condition(item: Object, name: str) -> Object:
