@@ -16,7 +16,7 @@ demo: ## the whole loop on this machine: cluster, serve, fine-tune, hot-load, an
 
 demo-down: cluster-down ## remove the demo and its cluster
 
-test: ## everything: unit, control plane, end to end (about 20 min when the builds are cached)
+test: ## everything: unit, control plane, end to end (about 25 min when the builds are cached)
 	@$(PYTHON) -m tests.cluster preflight
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory control-plane

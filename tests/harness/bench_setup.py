@@ -19,7 +19,7 @@ COMMANDS = {
     "build-cold": ("every program and image built with empty caches (Debian packages there)", ("python3", "-m", "tests.harness.install"), 30 * 60),
     "demo-cold": ("make demo with empty caches", ("make", "demo"), 35 * 60),
     "demo-warm": ("make demo with warm caches", ("make", "demo"), 4 * 60),
-    "test-warm": ("make test with warm caches", ("make", "test"), (15 + 6) * 60),  # the loop's, and the adapters' own
+    "test-warm": ("make test with warm caches", ("make", "test"), (15 + 6 + 8) * 60),  # loop, adapters, serving
 }
 
 
