@@ -16,7 +16,10 @@ _KINDS = "x-kubernetes-group-version-kind"
 def write_schemas(client: httpx.Client, folder: Path) -> str:
     """Write one file per kind into `folder` and return kubeconform's -schema-location for them."""
     for entry in client.get("/openapi/v3").raise_for_status().json()["paths"].values():
-        schemas = client.get(entry["serverRelativeURL"], follow_redirects=True).raise_for_status().json().get("components", {}).get("schemas", {})
+        answer = client.get(entry["serverRelativeURL"], follow_redirects=True)
+        if answer.status_code == httpx.codes.NOT_FOUND:  # a group whose last CRD was deleted a moment ago is still on the list
+            continue
+        schemas = answer.raise_for_status().json().get("components", {}).get("schemas", {})
         closed = {name: _close(schema) for name, schema in schemas.items()}
         for name, schema in schemas.items():
             for kind in schema.get(_KINDS, []):
