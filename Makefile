@@ -71,7 +71,7 @@ bench-adapters: ## docs/benchmarks/adapters.json: hot-loading with 1 and 3 pods,
 	@PYTHONPATH=images/agent:images/common $(VENV)/bin/python -m tests.harness.bench_adapters $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 bench-serving: ## docs/benchmarks/serving.json: children of an LLMDeployment, writes, 300 at once; ONLY=<phase> ARGS=...
-	@$(VENV)/bin/python -m tests.harness.bench_serving $(if $(ONLY),--only $(ONLY)) $(ARGS)
+	@PYTHONPATH=images/agent:images/common $(VENV)/bin/python -m tests.harness.bench_serving $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 bench-setup: ## docs/benchmarks/loop.json: the time of a whole command, WHAT=build-cold|demo-cold|demo-warm|test-warm
 	@$(PYTHON) -m tests.harness.bench_setup $(WHAT)
