@@ -115,3 +115,8 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "OutOfMemory"  # the kernel or the GPU ran out of memory
     TIME_LIMIT = "TimeLimit"  # timeLimit passed
     SUSPENDED = "Suspended"  # suspend is true
+
+
+def known(text: object) -> Reason | None:
+    """Return the reason that another program, or a status, names; None for what is none of the list."""
+    return next((reason for reason in Reason if reason == text), None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from graftwork import names
 from graftwork.facts.pods import Container, Pod
-from graftwork.facts.result import DEFINITIVE_EXITS, last_words
+from graftwork.facts.reported import DEFINITIVE_EXITS
+from graftwork.facts.result import last_words
 from graftwork.reasons import Reason
 
 VLLM_USAGE_EXIT = 2

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
 from graftwork import contracts
+from graftwork.facts import reported
+from graftwork.facts.reported import Part, Reported
 from graftwork.facts.result import PublishedAdapter
-from graftwork.facts.text import clip, last_line
 from graftwork.reasons import Reason
 
 RETRIES = 6
@@ -17,55 +17,39 @@ RETRIES = 6
 DEADLINE_SECONDS = 7200
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
-
-
-class Resolved(_Part):
+class Resolved(Part):
     """What was read."""
 
     source: str
     revision: str = ""
 
 
-class NamedBase(_Part):
+class NamedBase(Part):
     """What the files say they were trained on."""
 
     source: str = Field(default="", max_length=1024)
     fingerprint: str = ""
 
 
-class ImportResult(_Part):
+class ImportResult(Reported):
     """The whole message."""
 
     api_version: Literal["graftwork.dev/import-result/v1"]
     outcome: Literal["Succeeded", "Failed"]
-    reason: str = Field(min_length=1)
-    message: str = ""
     adapter: PublishedAdapter | None = None
     resolved: Resolved | None = None
     base: NamedBase | None = None
     imported_at: str = ""
 
-    def known_reason(self, otherwise: Reason) -> Reason:
-        """Return the reason if it is one of the closed list."""
-        return Reason(self.reason) if self.reason in Reason.__members__.values() else otherwise
-
 
 def parse(message: str) -> ImportResult | None:
     """Return the result in a termination message; None if it is none."""
-    try:
-        return ImportResult.model_validate(contracts.parse(contracts.IMPORT_RESULT, message.encode()))
-    except (contracts.ContractError, ValidationError):
-        return None
+    return reported.parse(ImportResult, contracts.IMPORT_RESULT, message)
 
 
-def last_words(message: str, otherwise: Reason) -> tuple[Reason, str]:
-    """Return reason and text of an import container that failed: of its result, or its last line."""
-    result = parse(message)
-    if result is None:
-        return otherwise, last_line(message)
-    return result.known_reason(otherwise), clip(result.message) or result.reason
+def last_words(message: str) -> tuple[Reason, str]:
+    """Return reason and text of an import container that failed."""
+    return reported.last_words(parse(message), message, Reason.IMPORT_FAILED)
 
 
 def pinned(result: ImportResult) -> dict[str, Any]:

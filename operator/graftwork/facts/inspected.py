@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import Field, ValidationError
 
 from graftwork import contracts
+from graftwork.facts import reported
 from graftwork.facts.problem import Problem
-from graftwork.facts.text import clip, last_line
+from graftwork.facts.reported import Part, Reported
 from graftwork.names import DIGEST_PATTERN
-from graftwork.reasons import Reason
+from graftwork.reasons import Reason, known
 
 RETRIES = 6
 """Attempts of an inspection's Job after the first, with the Job controller's pauses of 10 s, 20 s, 40 s …: about ten minutes in all."""
@@ -22,11 +22,7 @@ KEPT_SECONDS = 600
 """How long the Job stays after its end; if it gave up because a source did not answer, that is the pause before the next one."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore", protected_namespaces=())
-
-
-class ModelFacts(_Part):
+class ModelFacts(Part):
     """What is known of a model without its weights; None: its configuration does not say."""
 
     fingerprint: str = Field(pattern=DIGEST_PATTERN)
@@ -47,7 +43,7 @@ class ModelFacts(_Part):
     remote_code: bool = False
 
 
-class SourceFiles(_Part):
+class SourceFiles(Part):
     """What a download brings."""
 
     count: int = Field(ge=1)
@@ -56,7 +52,7 @@ class SourceFiles(_Part):
     digest: str = Field(pattern=DIGEST_PATTERN)
 
 
-class Resolved(_Part):
+class Resolved(Part):
     """To what a source is frozen. `key` is of everything whose change makes it looked up again, `requested` the revision as the user wrote it."""
 
     key: str = Field(min_length=1)
@@ -80,18 +76,16 @@ class Resolved(_Part):
             return None
 
 
-class _Named(_Part):
+class _Named(Part):
     source: str
     revision: str
 
 
-class InspectResult(_Part):
+class InspectResult(Reported):
     """The whole message."""
 
     api_version: Literal["graftwork.dev/inspect-result/v1"]
     outcome: Literal["Succeeded", "Failed"]
-    reason: str = Field(min_length=1)
-    message: str = ""
     resolved: _Named | None = None
     files: SourceFiles | None = None
     model: ModelFacts | None = None
@@ -115,19 +109,12 @@ class Resolution:
 
 def parse(message: str) -> InspectResult | None:
     """Return the result in a termination message; None if it is none."""
-    try:
-        return InspectResult.model_validate(contracts.parse(contracts.INSPECT_RESULT, message.encode()))
-    except (contracts.ContractError, ValidationError):
-        return None
+    return reported.parse(InspectResult, contracts.INSPECT_RESULT, message)
 
 
 def last_words(message: str) -> tuple[Reason, str]:
-    """Return reason and text of an inspection that failed: of its result, or its last line."""
-    result = parse(message)
-    if result is None:
-        return Reason.INSPECT_FAILED, last_line(message)
-    reason = Reason(result.reason) if result.reason in Reason.__members__.values() else Reason.INSPECT_FAILED
-    return reason, clip(result.message) or result.reason
+    """Return reason and text of an inspection that failed."""
+    return reported.last_words(parse(message), message, Reason.INSPECT_FAILED)
 
 
 def frozen(result: InspectResult, key: str, source: str, requested: str) -> Resolved | None:
@@ -154,6 +141,5 @@ def remembered(status: Mapping[str, Any], key: str) -> Resolved | None:
 def refused(status: Mapping[str, Any], key: str) -> Problem | None:
     """Return why the source of `key` was refused for good, if the status says so; no other look helps before the key changes."""
     found = (status.get("model") or {}).get("refused") or {}
-    if found.get("key") != key or found.get("reason") not in Reason.__members__.values():
-        return None
-    return Problem(Reason(found["reason"]), str(found.get("message") or ""))
+    reason = known(found.get("reason"))
+    return Problem(reason, str(found.get("message") or "")) if reason and found.get("key") == key else None

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
 from graftwork import contracts
-from graftwork.facts.text import clip, last_line
+from graftwork.facts import reported
+from graftwork.facts.reported import Part, Reported
 from graftwork.names import DIGEST_PATTERN
 from graftwork.reasons import Reason
 
-DEFINITIVE_EXITS = (64, 65)
-"""Exit codes of our programs that say that another attempt cannot help: wrong data, wrong configuration."""
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
-
-
-class PublishedAdapter(_Part):
+class PublishedAdapter(Part):
     """What lies in the store now."""
 
     source: str = Field(pattern=r"^store://[^/]+/[^/]+/[0-9a-f]{12}$")
@@ -29,13 +22,13 @@ class PublishedAdapter(_Part):
     size_bytes: int = Field(ge=0)
 
 
-class Base(_Part):
+class Base(Part):
     """What was trained on."""
 
     fingerprint: str = Field(pattern=DIGEST_PATTERN)
 
 
-class DatasetResult(_Part):
+class DatasetResult(Part):
     """What the data was."""
 
     examples: int
@@ -46,7 +39,7 @@ class DatasetResult(_Part):
     warnings: tuple[str, ...] = ()
 
 
-class EvaluationNumbers(_Part):
+class EvaluationNumbers(Part):
     """The adapter compared with the base."""
 
     base_loss: float
@@ -55,7 +48,7 @@ class EvaluationNumbers(_Part):
     verdict: str
 
 
-class TrainingNumbers(_Part):
+class TrainingNumbers(Part):
     """What the training was."""
 
     steps: int
@@ -63,19 +56,17 @@ class TrainingNumbers(_Part):
     loss: float | None = None
 
 
-class Memory(_Part):
+class Memory(Part):
     """Memory of the training."""
 
     measured_peak_bytes: int
 
 
-class Result(_Part):
+class Result(Reported):
     """The whole message."""
 
     api_version: Literal["graftwork.dev/result/v1"]
     outcome: Literal["Succeeded", "Rejected", "Failed"]
-    reason: str = Field(min_length=1)
-    message: str = ""
     adapter: PublishedAdapter | None = None
     base: Base | None = None
     dataset: DatasetResult | None = None
@@ -84,22 +75,12 @@ class Result(_Part):
     memory: Memory | None = None
     published_at: str = ""
 
-    def known_reason(self, otherwise: Reason) -> Reason:
-        """Return the reason if it is one of the closed list."""
-        return Reason(self.reason) if self.reason in Reason.__members__.values() else otherwise
-
 
 def parse(message: str) -> Result | None:
-    """Return the result in a termination message; None if it is none (a crash, or a program that does not keep the contract)."""
-    try:
-        return Result.model_validate(contracts.parse(contracts.RESULT, message.encode()))
-    except (contracts.ContractError, ValidationError):
-        return None
+    """Return the result in a termination message; None if it is none."""
+    return reported.parse(Result, contracts.RESULT, message)
 
 
 def last_words(message: str, otherwise: Reason) -> tuple[Reason, str]:
-    """Return reason and text of a container that failed: of its result, or its last line."""
-    result = parse(message)
-    if result is None:
-        return otherwise, last_line(message)
-    return result.known_reason(otherwise), clip(result.message) or result.reason
+    """Return reason and text of a trainer or a download that failed."""
+    return reported.last_words(parse(message), message, otherwise)

@@ -10,7 +10,7 @@ from graftwork import names
 from graftwork.facts import ended
 from graftwork.facts.agents import Agent
 from graftwork.facts.pods import Container, Pod
-from graftwork.reasons import Reason
+from graftwork.reasons import Reason, known
 
 COMPLETED, ROLLED_BACK = "Completed", "RolledBack"
 HISTORY_LENGTH = 10
@@ -160,7 +160,11 @@ def record(rollout: Mapping[str, Any] | None) -> Record:
         last_good=rollout.get("lastGoodHash") or "",
         last_good_revision=rollout.get("lastGood"),
         failed=Failed(
-            failed.get("revision") or 0, failed["templateHash"], _reason(failed.get("reason")), failed.get("message") or "", failed.get("at") or ""
+            failed.get("revision") or 0,
+            failed["templateHash"],
+            known(failed.get("reason")) or Reason.ENGINE_CRASHED,
+            failed.get("message") or "",
+            failed.get("at") or "",
         )
         if failed.get("templateHash")
         else None,
@@ -171,7 +175,3 @@ def record(rollout: Mapping[str, Any] | None) -> Record:
             for item in rollout.get("history") or []
         ),
     )
-
-
-def _reason(text: str | None) -> Reason:
-    return Reason(text) if text and text in Reason.__members__.values() else Reason.ENGINE_CRASHED

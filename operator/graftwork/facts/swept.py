@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graftwork import contracts
 from graftwork.facts.text import clip, last_line
-from graftwork.reasons import Reason
+from graftwork.reasons import Reason, known
 
 
 def waiting(message: str) -> int | None:
@@ -22,7 +22,7 @@ def reason(message: str) -> Reason | None:
         found = contracts.parse(contracts.SWEEP_RESULT, message.encode()).get("reason")
     except contracts.ContractError:
         return None
-    return Reason(found) if isinstance(found, str) and found in Reason.__members__.values() else None
+    return known(found)
 
 
 def words(message: str) -> str:

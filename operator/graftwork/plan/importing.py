@@ -10,8 +10,7 @@ from graftwork.api import LoRAAdapter
 from graftwork.api.common import PodSettings
 from graftwork.config import Config
 from graftwork.facts.imported import DEADLINE_SECONDS, RETRIES
-from graftwork.facts.result import DEFINITIVE_EXITS
-from graftwork.plan import credentials, pods
+from graftwork.plan import credentials, jobs, pods
 from graftwork.plan.pods import Manifest
 
 API_VERSION = "graftwork.dev/import/v1"
@@ -39,38 +38,15 @@ def import_job(adapter: LoRAAdapter, config: Config) -> Manifest:
     """
     name, spec = adapter.metadata.name, adapter.spec
     account = {"serviceAccountName": spec.service_account_name} if spec.service_account_name else {}
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": names.import_job(name), "labels": {names.LABEL_ADAPTER: name}},
-        "spec": {
-            "completions": 1,
-            "parallelism": 1,
-            "backoffLimit": RETRIES,
-            "activeDeadlineSeconds": DEADLINE_SECONDS,
-            "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {"rules": failure_rules(names.CONTAINER_DOWNLOAD, names.CONTAINER_IMPORT)},
-            "template": {
-                "metadata": {"labels": pods.pod_labels(PodSettings(), "import", name, names.LABEL_ADAPTER)},
-                "spec": {
-                    "restartPolicy": "Never",
-                    "automountServiceAccountToken": False,
-                    **account,
-                    "enableServiceLinks": False,
-                    "securityContext": pods.pod_security(),
-                    "initContainers": [_download(adapter, config)],
-                    "containers": [_import(adapter, config)],
-                    "volumes": [pods.empty("scratch"), *credentials.volumes(spec.credentials_secret), *pods.store_volume(config)],
-                },
-            },
-        },
-    }
-
-
-def failure_rules(*containers: str) -> list[Manifest]:
-    """Return the rules of a Job whose containers end with 64 or 65 when another attempt cannot help."""
-    fail = [{"action": "FailJob", "onExitCodes": {"containerName": name, "operator": "In", "values": list(DEFINITIVE_EXITS)}} for name in containers]
-    return [*fail, {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+    return jobs.job(
+        {"name": names.import_job(name), "labels": {names.LABEL_ADAPTER: name}},
+        template={"labels": pods.pod_labels(PodSettings(), "import", name, names.LABEL_ADAPTER)},
+        init=[_download(adapter, config)],
+        containers=[_import(adapter, config)],
+        pod={**account, "volumes": [pods.empty("scratch"), *credentials.volumes(spec.credentials_secret), *pods.store_volume(config)]},
+        backoffLimit=RETRIES,
+        activeDeadlineSeconds=DEADLINE_SECONDS,
+    )
 
 
 def _download(adapter: LoRAAdapter, config: Config) -> Manifest:

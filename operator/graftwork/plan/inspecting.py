@@ -10,8 +10,7 @@ from graftwork.api import LLMDeployment
 from graftwork.api.common import PodSettings
 from graftwork.config import Config
 from graftwork.facts.inspected import DEADLINE_SECONDS, KEPT_SECONDS, RETRIES
-from graftwork.plan import credentials, pods
-from graftwork.plan.importing import failure_rules
+from graftwork.plan import credentials, jobs, pods
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source, pinned
 
@@ -27,32 +26,15 @@ def key(deployment: LLMDeployment) -> str:
 def inspect_job(deployment: LLMDeployment, source: Source, config: Config) -> Manifest:
     """Return the Job. What another attempt cannot help fails it at once; a source that does not answer is tried again."""
     name, secret = deployment.metadata.name, deployment.spec.model.credentials_secret
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": names.inspect_job(name, key(deployment)), "labels": {names.LABEL_INSPECTS: name}},
-        "spec": {
-            "completions": 1,
-            "parallelism": 1,
-            "backoffLimit": RETRIES,
-            "activeDeadlineSeconds": DEADLINE_SECONDS,
-            "ttlSecondsAfterFinished": KEPT_SECONDS,
-            "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {"rules": failure_rules(names.CONTAINER_INSPECT)},
-            "template": {
-                "metadata": {"labels": pods.pod_labels(PodSettings(), "inspect", name, names.LABEL_INSPECTS)},
-                "spec": {
-                    "restartPolicy": "Never",
-                    "automountServiceAccountToken": False,
-                    "enableServiceLinks": False,
-                    "securityContext": pods.pod_security(),
-                    "containers": [_inspect(deployment, source, config)],
-                    "volumes": [pods.empty("scratch"), *credentials.model_volumes(source, secret)],
-                    **_pull_secrets(deployment),
-                },
-            },
-        },
-    }
+    return jobs.job(
+        {"name": names.inspect_job(name, key(deployment)), "labels": {names.LABEL_INSPECTS: name}},
+        template={"labels": pods.pod_labels(PodSettings(), "inspect", name, names.LABEL_INSPECTS)},
+        containers=[_inspect(deployment, source, config)],
+        pod={"volumes": [pods.empty("scratch"), *credentials.model_volumes(source, secret)], **_pull_secrets(deployment)},
+        backoffLimit=RETRIES,
+        activeDeadlineSeconds=DEADLINE_SECONDS,
+        ttlSecondsAfterFinished=KEPT_SECONDS,
+    )
 
 
 def _pull_secrets(deployment: LLMDeployment) -> Manifest:

@@ -11,8 +11,7 @@ from typing import Any
 from graftwork import names
 from graftwork.api.common import PodSettings
 from graftwork.config import Config, LeaseConfig
-from graftwork.plan import pods
-from graftwork.plan.importing import failure_rules
+from graftwork.plan import jobs, pods
 from graftwork.plan.pods import Manifest
 
 API_VERSION = "graftwork.dev/sweep/v1"
@@ -91,34 +90,16 @@ def kept(config_map: Manifest | None) -> frozenset[str]:
 
 def sweep_job(namespace: str, number: int, config: Config) -> Manifest:
     """Return the Job. It belongs to the namespace and to no resource, so it removes itself."""
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": names.sweep_job(number), "namespace": namespace, "labels": _labels()},
-        "spec": {
-            "completions": 1,
-            "parallelism": 1,
-            "backoffLimit": RETRIES,
-            "activeDeadlineSeconds": DEADLINE_SECONDS,
-            "ttlSecondsAfterFinished": KEPT_SECONDS,
-            "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {"rules": failure_rules(names.CONTAINER_SWEEP)},
-            "template": {
-                "metadata": {"labels": pods.pod_labels(PodSettings(), "sweep", "true", names.LABEL_SWEEP)},
-                "spec": {
-                    "restartPolicy": "Never",
-                    "automountServiceAccountToken": False,
-                    "enableServiceLinks": False,
-                    "securityContext": pods.pod_security(),
-                    "containers": [_sweep(config)],
-                    "volumes": [
-                        {"name": "instructions", "configMap": {"name": names.sweep_job(number), "optional": False}},
-                        *pods.store_volume(config),
-                    ],
-                },
-            },
-        },
-    }
+    instructions = {"name": "instructions", "configMap": {"name": names.sweep_job(number), "optional": False}}
+    return jobs.job(
+        {"name": names.sweep_job(number), "namespace": namespace, "labels": _labels()},
+        template={"labels": pods.pod_labels(PodSettings(), "sweep", "true", names.LABEL_SWEEP)},
+        containers=[_sweep(config)],
+        pod={"volumes": [instructions, *pods.store_volume(config)]},
+        backoffLimit=RETRIES,
+        activeDeadlineSeconds=DEADLINE_SECONDS,
+        ttlSecondsAfterFinished=KEPT_SECONDS,
+    )
 
 
 def sweep_config_map(job: Manifest, document: dict[str, Any]) -> Manifest:

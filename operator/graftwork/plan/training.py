@@ -9,13 +9,12 @@ from typing import Any
 from graftwork import names
 from graftwork.api import FineTuneJob
 from graftwork.config import Config
-from graftwork.plan import credentials, pods
+from graftwork.plan import credentials, jobs, pods
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
 
 RUN_API_VERSION = "graftwork.dev/run/v1"
 BASE, DATASET, SCRATCH, HOME = "/models/base", "/data/dataset", "/scratch", "/home/graftwork"
-EXIT_DATA, EXIT_CONFIGURATION = 64, 65
 STOP_SECONDS = 30
 
 
@@ -60,32 +59,15 @@ def run_job(job: FineTuneJob, inputs: Inputs, run: int, config: Config) -> Manif
     """Return the Job of one run. Wrong data and wrong configuration fail it at once; what the cluster did to a pod does not count."""
     spec, name = job.spec, job.metadata.name
     labels = pods.pod_labels(spec.pod, "trainer", name, names.LABEL_JOB)
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": names.run_job(name, run), "labels": {names.LABEL_JOB: name}},
-        "spec": {
-            **mutable_fields(job),
-            "completions": 1,
-            "parallelism": 1,
-            "podReplacementPolicy": "Failed",  # a GPU is not asked for twice while the old pod still holds it
-            "podFailurePolicy": {"rules": _failure_rules(inputs)},
-            "template": {
-                "metadata": {"labels": labels, **({"annotations": dict(spec.pod.annotations)} if spec.pod.annotations else {})},
-                "spec": {
-                    "restartPolicy": "Never",
-                    "automountServiceAccountToken": False,
-                    "enableServiceLinks": False,
-                    "securityContext": pods.pod_security(),
-                    "terminationGracePeriodSeconds": STOP_SECONDS,
-                    **_init_containers(inputs, job, config),
-                    "containers": [_trainer(job, inputs, run, config)],
-                    "volumes": _volumes(inputs, config),
-                    **pods.placement(spec.pod),
-                },
-            },
-        },
-    }
+    template = {"labels": labels, **({"annotations": dict(spec.pod.annotations)} if spec.pod.annotations else {})}
+    return jobs.job(
+        {"name": names.run_job(name, run), "labels": {names.LABEL_JOB: name}},
+        template=template,
+        init=_init_containers(inputs, job, config),
+        containers=[_trainer(job, inputs, run, config)],
+        pod={"terminationGracePeriodSeconds": STOP_SECONDS, "volumes": _volumes(inputs, config), **pods.placement(spec.pod)},
+        **mutable_fields(job),
+    )
 
 
 def mutable_fields(job: FineTuneJob) -> Manifest:
@@ -97,27 +79,14 @@ def mutable_fields(job: FineTuneJob) -> Manifest:
     }
 
 
-def _failure_rules(inputs: Inputs) -> list[Manifest]:
-    containers = [names.CONTAINER_TRAINER]
-    if inputs.base.downloaded:
-        containers.append(names.CONTAINER_DOWNLOAD_BASE)
-    if inputs.dataset.downloaded:
-        containers.append(names.CONTAINER_DOWNLOAD_DATASET)
-    fail = [
-        {"action": "FailJob", "onExitCodes": {"containerName": name, "operator": "In", "values": [EXIT_DATA, EXIT_CONFIGURATION]}}
-        for name in containers
-    ]
-    return [*fail, {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
-
-
-def _init_containers(inputs: Inputs, job: FineTuneJob, config: Config) -> Manifest:
+def _init_containers(inputs: Inputs, job: FineTuneJob, config: Config) -> list[Manifest]:
     containers = []
     if inputs.base.downloaded:
         containers.append(_download(names.CONTAINER_DOWNLOAD_BASE, inputs.base, volume="model", path=BASE, secret=inputs.base_secret, config=config))
     if inputs.dataset.downloaded:
         secret = job.spec.dataset.credentials_secret
         containers.append(_download(names.CONTAINER_DOWNLOAD_DATASET, inputs.dataset, volume="dataset", path=DATASET, secret=secret, config=config))
-    return {"initContainers": containers} if containers else {}
+    return containers
 
 
 def _download(name: str, source: Source, *, volume: str, path: str, secret: str, config: Config) -> Manifest:

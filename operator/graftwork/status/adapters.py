@@ -12,7 +12,7 @@ from graftwork.facts.canary import Outcome
 from graftwork.facts.pods import Pod
 from graftwork.facts.problem import Problem
 from graftwork.facts.text import clip
-from graftwork.reasons import Reason
+from graftwork.reasons import Reason, known
 from graftwork.status.conditions import ADAPTERS_LOADED, FALSE, TRUE, UNKNOWN, Condition
 
 _NOT_OURS = (Reason.BASE_MISMATCH, Reason.ALIAS_TAKEN, Reason.VERSION_TAKEN, Reason.SUPERSEDED, Reason.CANARY_FAILED)
@@ -51,7 +51,7 @@ def trouble(adapter: Adapter, pods: Sequence[Pod], agents: Mapping[str, Agent]) 
         agent = agents.get(pod.uid, _UNHEARD)
         seen = agent.adapter(adapter.engine_name) if agent.reachable else None
         if seen and seen.state in (REFUSED, FAILED):
-            reason = Reason(seen.reason) if seen.reason in Reason.__members__.values() else Reason.LOAD_FAILED
+            reason = known(seen.reason) or Reason.LOAD_FAILED
             text = f"{adapter.alias} version {adapter.version} ({adapter.name}) in pod {pod.name}: {clip(seen.message) or seen.reason}"
             found.append(Problem(reason, text, needs_user=seen.state == REFUSED))
     return next((problem for problem in found if problem.needs_user), found[0] if found else None)

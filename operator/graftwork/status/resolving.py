@@ -11,11 +11,10 @@ from graftwork.facts import inspected
 from graftwork.facts.inspected import DEADLINE_SECONDS, KEPT_SECONDS, RETRIES, Resolution, Resolved
 from graftwork.facts.pods import Container, Pod
 from graftwork.facts.problem import Problem
-from graftwork.facts.result import DEFINITIVE_EXITS
 from graftwork.facts.text import clip
-from graftwork.reasons import Reason
+from graftwork.reasons import Reason, known
+from graftwork.status.attempts import last_failure, under_way
 from graftwork.status.conditions import FALSE, MODEL_RESOLVED, TRUE, Condition, find
-from graftwork.status.failures import pod_problem
 from graftwork.status.training import JobFacts
 
 
@@ -48,20 +47,16 @@ def stand(asked: Asked, job: JobFacts, pods: Sequence[Pod]) -> Stand:
     """Return how the Job stands."""
     ordered = sorted(pods, key=lambda pod: (pod.created, pod.name))
     for pod in reversed(ordered):
-        ended = _ended(pod)
-        if ended and ended.ended and ended.ended.exit_code == 0:
-            return _ended_well(asked, ended.ended.message)
+        container = pod.container(names.CONTAINER_INSPECT)
+        if container and container.has_ended and container.ended and container.ended.exit_code == 0:
+            return _ended_well(asked, container.ended.message)
     if job.failed:
         return Stand(problem=_failed(asked, job, ordered), over=True)
     if job.complete_at:
         text = f"the look at {asked.text} ended, but its pod is gone and with it its result; it is made again"
         return Stand(problem=Problem(Reason.MODEL_RESOLVING, text, needs_user=False), over=True, lost=True)
-    return Stand(problem=_under_way(asked, ordered))
-
-
-def _ended(pod: Pod) -> Container | None:
-    container = pod.container(names.CONTAINER_INSPECT)
-    return container if container and container.has_ended and container.ended else None
+    running = Problem(Reason.MODEL_RESOLVING, f"looking up what {asked.text} is, before pods are made for it", needs_user=False)
+    return Stand(problem=under_way(ordered, _words, RETRIES + 1, running))
 
 
 def _ended_well(asked: Asked, message: str) -> Stand:
@@ -76,11 +71,11 @@ def _ended_well(asked: Asked, message: str) -> Stand:
 
 def _failed(asked: Asked, job: JobFacts, ordered: Sequence[Pod]) -> Problem:
     assert job.failed is not None
-    found = _last_failure(ordered)
-    if found and found[2]:
-        return _for_the_user(asked, found[0], found[1])
+    found = last_failure(ordered, _words)
+    if found and found.final:
+        return _for_the_user(asked, found.reason, found.text)
     unsaid = f"the Job that looks at {asked.text} failed ({job.failed[0]}): {clip(job.failed[1])}"
-    reason, text = found[:2] if found else (Reason.INSPECT_FAILED, unsaid)
+    reason, text = (found.reason, found.text) if found else (Reason.INSPECT_FAILED, unsaid)
     if job.failed[0] == "DeadlineExceeded":
         text = f"the look at {asked.text} did not end within {DEADLINE_SECONDS // 60} minutes{f' ({text})' if found else ''}"
     again = f"after {RETRIES + 1} attempts it is made again every {KEPT_SECONDS // 60} minutes"
@@ -92,34 +87,8 @@ def _for_the_user(asked: Asked, reason: Reason, text: str) -> Problem:
     return Problem(reason, f"{text}. It is looked up again when model.source, revision or credentialsSecret changes, or by `{again}`")
 
 
-def _last_failure(ordered: Sequence[Pod]) -> tuple[Reason, str, bool] | None:
-    """Return reason and words of the latest pod that failed by itself (else of the latest that the cluster ended), and whether they are final."""
-    failed = [(pod, found) for pod in ordered if (found := _ended(pod)) and found.ended and found.ended.exit_code != 0]
-    own = [item for item in failed if not item[0].disrupted] or failed
-    if not own:
-        return None
-    pod, container = own[-1]
-    ended = container.ended
-    assert ended is not None
-    reason, words = inspected.last_words(ended.message)
-    if ended.reason == "OOMKilled":
-        reason, words = Reason.OUT_OF_MEMORY, "it used more memory than there is"
-    text = words or f"container {container.name} of pod {pod.name} ended with exit code {ended.exit_code}: {ended.reason or 'no message'}"
-    return reason, text, ended.exit_code in DEFINITIVE_EXITS
-
-
-def _under_way(asked: Asked, ordered: Sequence[Pod]) -> Problem:
-    """Return what is to be said of a look that goes on: what keeps its pod from starting, what failed before, or just that it runs."""
-    newest = max((pod for pod in ordered if pod.active), key=lambda pod: (pod.created, pod.name), default=None)
-    begun = newest and any(container.running or container.has_ended for container in newest.containers)
-    problem = pod_problem(newest) if newest and not begun else None
-    if problem:
-        return problem
-    found = _last_failure([pod for pod in ordered if not pod.active])
-    if found:
-        failures = sum(1 for pod in ordered if not pod.active and not pod.disrupted)
-        return Problem(found[0], f"{found[1]} (attempt {failures + 1} of {RETRIES + 1} follows)", needs_user=False)
-    return Problem(Reason.MODEL_RESOLVING, f"looking up what {asked.text} is, before pods are made for it", needs_user=False)
+def _words(_: Container, message: str) -> tuple[Reason, str]:
+    return inspected.last_words(message)
 
 
 def said(resolved: Resolved) -> str:
@@ -136,8 +105,8 @@ def condition(resolution: Resolution | None, before: Sequence[Mapping[str, Any]]
     """Return ModelResolved, for a source that is looked up; what was said before where nobody asked this time."""
     if resolution is None:
         old = find(before, MODEL_RESOLVED)
-        known = old.get("reason") in Reason.__members__.values()
-        return (Condition(MODEL_RESOLVED, old["status"], Reason(old["reason"]), old.get("message") or ""),) if known else ()
+        reason = known(old.get("reason"))
+        return (Condition(MODEL_RESOLVED, old["status"], reason, old.get("message") or ""),) if reason else ()
     if not resolution.wanted:
         return ()
     if resolution.resolved:
