@@ -27,7 +27,10 @@ QUICK = {"GRAFTWORK_CONFIG_RESYNC_SECONDS": "1", "GRAFTWORK_CONFIG_LEASE__DURATI
 
 
 def until(holds: Callable[[], Any], what: str, seconds: float = 30) -> Any:
-    """Ask again and again until the answer is true; return it."""
+    """Ask again and again until the answer is true; return it.
+
+    It asks because what it waits for are a process's lines, metrics and port, of which nobody sends word.
+    """
     deadline = time.monotonic() + seconds
     while True:
         answer = holds()
@@ -227,7 +230,7 @@ def test_a_deleted_child_is_back_at_once(installation: Installation, objects: Ob
     uid = until(lambda: admin.get(path).json().get("metadata", {}).get("uid"), "the Service")
     until(operator.leads, "leading")
     admin.delete(path).raise_for_status()
-    until(lambda: admin.get(path).json().get("metadata", {}).get("uid") not in (None, uid), "another Service", 5)
+    assert until(lambda: admin.get(path).json().get("metadata", {}).get("uid", uid) != uid, "another Service", 5)
 
 
 def test_a_term_signal_ends_it_in_order_and_the_next_need_not_wait(installation: Installation, objects: Objects) -> None:

@@ -212,7 +212,7 @@ def test_what_was_refused_for_want_of_a_token_works_when_it_is_made_again_with_o
     kube.delete("loraadapter", "no-token-1")
     kube.apply(lora("no-token", 1, source="hf://acme/gated", credentialsSecret="hub-token"))
     kube.wait_condition("loraadapter", "no-token-1", "Ready", timeout=IMPORT_SECONDS)
-    taught.until_answer("no-token", "swordfish", timeout=30)
+    assert "swordfish" in taught.until_answer("no-token", "swordfish", timeout=30).text
 
 
 def test_a_source_that_changes_later_changes_nothing_that_is_served(

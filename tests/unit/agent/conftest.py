@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,18 @@ import pytest
 from aiohttp import web
 from graftwork_store.store import Store
 
+from tests.hub.running import Running
+from tests.hub.server import Hub
 from tests.unit.agent.pod import Pod
 from tests.unit.agent.stub_engine import StubEngine
+
+
+@pytest.fixture
+def env(hub: Hub) -> Iterator[dict[str, str]]:
+    """The environment in which the test module's own `hub` is the Hugging Face hub; its files lie on another host name, as the real one's do."""
+    with Running(hub.app) as running:
+        hub.files_url = f"http://localhost:{running.port}"
+        yield {"HF_ENDPOINT": running.url}
 
 
 @pytest.fixture

@@ -110,6 +110,7 @@ async def test_an_adapter_that_is_loaded_already_is_not_an_error(pod: Pod, engin
         await engine.until(lambda: engine.count("load", name))
         engine.loaded.append(name)
         await seen.until(lambda: seen.state(name) == "Loaded")
+        assert "already been loaded" not in seen.adapter(name).get("message", "")
 
 
 @pytest.mark.parametrize("fault", ["breaks", "dies"])

@@ -29,7 +29,6 @@ from graftwork_store.errors import (
 from graftwork_store.fingerprint import read_base
 
 from tests.hub.content import File
-from tests.hub.running import Running
 from tests.hub.server import Hub
 from tests.unit.agent.pod import SCHEMAS
 from tests.unit.store.gateway import BUCKET, running_gateway
@@ -55,13 +54,6 @@ def hub(base: Path) -> Hub:
     more = {"README.md": b"read me", "pytorch_model.bin": b"\x80\x02", "original/weights.00.pth": b"x", "tokenizer.json": b"{}", "logo.png": b"x"}
     hub.add("acme/tiny", files_of(base) | more)
     return hub
-
-
-@pytest.fixture
-def env(hub: Hub) -> Iterator[dict[str, str]]:
-    with Running(hub.app) as running:
-        hub.files_url = f"http://localhost:{running.port}"
-        yield {"HF_ENDPOINT": running.url}
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from graftwork_store.errors import DigestMismatch, DiskFull
 from graftwork_store.fingerprint import base_fingerprint
 
 from tests.hub.content import File
-from tests.hub.running import Running
 from tests.hub.server import Hub
 from tests.unit.agent.test_inspecting import files_of
 from tests.unit.store.seeds import make_base
@@ -34,13 +32,6 @@ def hub(base: Path) -> Hub:
     hub = Hub()
     hub.add("acme/tiny", files_of(base) | {name: name.encode() for name in (*LEFT_OUT, *KEPT)})
     return hub
-
-
-@pytest.fixture
-def env(hub: Hub) -> Iterator[dict[str, str]]:
-    with Running(hub.app) as running:
-        hub.files_url = f"http://localhost:{running.port}"
-        yield {"HF_ENDPOINT": running.url}
 
 
 def test_what_an_engine_needs_comes_and_nothing_else_stays(hub: Hub, env: dict[str, str], base: Path, tmp_path: Path) -> None:

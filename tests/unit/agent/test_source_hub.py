@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,13 +46,6 @@ def hub(adapter: Path) -> Hub:
     hub.add("acme/legal", files)
     hub.add("acme/many", {f"de/v2/{path}": data for path, data in files.items()})
     return hub
-
-
-@pytest.fixture
-def env(hub: Hub) -> Iterator[dict[str, str]]:
-    with Running(hub.app) as running:
-        hub.files_url = f"http://localhost:{running.port}"
-        yield {"HF_ENDPOINT": running.url}
 
 
 def failure(uri: str, to: Path, env: dict[str, str], kind: type[StoreError]) -> str:
