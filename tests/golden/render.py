@@ -55,7 +55,11 @@ def _serving(deployment: LLMDeployment, adapters: list[Any], config: Config) -> 
     resolved = Resolved.from_object((deployment.status.get("model") or {}).get("resolved"))
     of = _at(source, resolved)
     revision = revisions.revision(
-        deployment, [], lambda wanted: serving.pod_template(deployment, of, config, wanted), {"engine": "engine:1"}, resolved=resolved
+        deployment,
+        [],
+        lambda wanted: serving.pod_template(deployment, serving.Inputs(of, resolved), config, wanted),
+        {"engine": "engine:1"},
+        resolved=resolved,
     )
     return [
         *([inspecting.inspect_job(deployment, source, config)] if source.resolved else []),

@@ -127,7 +127,7 @@ def _children(deployment: LLMDeployment, config: Config) -> dict[str, Manifest]:
     # What a branch is now only the operator looks up; another name of a revision is taken for another revision.
     pin = deployment.spec.model.revision or "main" if source.resolved else ""
     pinned = sources.pinned(source, pin) if pin else source
-    template = serving.pod_template(deployment, pinned, config, revisions.template_hash(deployment, pin))
+    template = serving.pod_template(deployment, serving.Inputs(pinned), config, revisions.template_hash(deployment, pin))
     made = [
         children.deployment(deployment, template),
         children.service(deployment),

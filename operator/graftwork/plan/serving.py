@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from graftwork import names
 from graftwork.api import LLMDeployment
 from graftwork.config import Config
+from graftwork.facts.inspected import Resolved
 from graftwork.plan import credentials, engine, pods, podsecurity
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
@@ -14,14 +17,22 @@ TEARDOWN_SECONDS = 15
 START_SECONDS = 3600
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """Of what pods are made beside the spec: `source` as a download is told it, pinned where it was looked up, and what it is frozen to."""
+
+    source: Source
+    resolved: Resolved | None = None
+
+
 def selector(deployment: str) -> dict[str, str]:
     """Return the labels by which a deployment's pods are found; they never change."""
     return {names.LABEL_DEPLOYMENT: deployment}
 
 
-def pod_template(deployment: LLMDeployment, source: Source, config: Config, template_hash: str) -> Manifest:
+def pod_template(deployment: LLMDeployment, inputs: Inputs, config: Config, template_hash: str) -> Manifest:
     """Return the template; its result is frozen in a ControllerRevision, so a newer Graftwork may well return another one."""
-    spec, name = deployment.spec, deployment.metadata.name
+    spec, name, source = deployment.spec, deployment.metadata.name, inputs.source
     return {
         "metadata": {
             "labels": pods.pod_labels(spec.pod, "vllm", name, names.LABEL_DEPLOYMENT),

@@ -186,7 +186,7 @@ def _plan(ctx: Context, view: _View, resource: LLMDeployment, source: Source, *,
     pinned = sources.pinned(source, resolution.resolved.revision) if resolution.resolved else source
 
     def render(template_hash: str) -> Manifest:
-        return serving.pod_template(resource, pinned, ctx.config, template_hash)
+        return serving.pod_template(resource, serving.Inputs(pinned, resolution.resolved), ctx.config, template_hash)
 
     return rollout.plan(
         ctx,

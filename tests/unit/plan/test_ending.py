@@ -18,7 +18,7 @@ def test_the_grace_period_outlives_the_wait_of_pre_stop_and_vllms_timeout_which_
     deployment = LLMDeployment.from_object({"metadata": {"name": "tiny", "namespace": "ml"}, "spec": spec})
     source = sources.parse("spec.model.source", "s3://models/tiny", sources.MODEL_KINDS)
     assert isinstance(source, Source)
-    template = serving.pod_template(deployment, source, CONFIG, "t1")
+    template = serving.pod_template(deployment, serving.Inputs(source), CONFIG, "t1")
     timeout = next(int(item.partition("=")[2]) for item in engine.arguments(deployment) if item.startswith("--shutdown-timeout="))
     waited = next(int(item["value"]) for item in engine.environment(deployment) if item["name"] == "GRAFTWORK_DRAIN_SECONDS")
     assert (waited, timeout) == (drain, answer)

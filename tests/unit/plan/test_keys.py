@@ -21,7 +21,7 @@ def deployment(**service: Any) -> LLMDeployment:
 def template(**service: Any) -> dict[str, Any]:
     source = sources.parse("spec.model.source", "s3://models/tiny", sources.MODEL_KINDS)
     assert isinstance(source, Source)
-    return serving.pod_template(deployment(**service), source, Config.model_validate(CONFIG.model_dump()), "0" * 16)["spec"]
+    return serving.pod_template(deployment(**service), serving.Inputs(source), Config.model_validate(CONFIG.model_dump()), "0" * 16)["spec"]
 
 
 def test_only_the_agent_gets_the_keys_and_only_the_engine_is_told_to_ask_for_them() -> None:

@@ -52,7 +52,7 @@ def test_every_text_of_a_deployment_arrives(text: str) -> None:
         "engine": {"args": {"chat-template": text}, "env": [{"name": "MINE", "value": text}]},
     }
     deployment = LLMDeployment.from_object({"metadata": {"name": "support", "namespace": "ml", "uid": "u"}, "spec": spec})
-    template = serving.pod_template(deployment, Source("s3", "models", text, f"s3://models/{text}"), CONFIG, "h")
+    template = serving.pod_template(deployment, serving.Inputs(Source("s3", "models", text, f"s3://models/{text}")), CONFIG, "h")
     download = next(item for item in template["spec"]["initContainers"] if item["name"] == "download")
     assert f"s3://models/{text}" in [expanded(argument, SECRET) for argument in download["args"]]
     (engine,) = template["spec"]["containers"]

@@ -19,7 +19,7 @@ def deployment(**pod: Any) -> LLMDeployment:
 def spec_of(**pod: Any) -> dict[str, Any]:
     source = sources.parse("source", "s3://models/tiny", sources.MODEL_KINDS)
     assert isinstance(source, Source)
-    found: dict[str, Any] = serving.pod_template(deployment(**pod), source, CONFIG, "h")["spec"]
+    found: dict[str, Any] = serving.pod_template(deployment(**pod), serving.Inputs(source), CONFIG, "h")["spec"]
     return found
 
 
