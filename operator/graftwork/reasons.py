@@ -38,6 +38,7 @@ class Reason(StrEnum):
     ACCESS_APPLIED = "AccessApplied"  # what spec.access asks for is there
     ACCESS_REFUSED = "AccessRefused"  # the API server or an admission webhook refuses an Ingress, HTTPRoute or NetworkPolicy; it is tried again
     GATEWAY_MISSING = "GatewayMissing"  # access.route needs the Gateway API, and its CRDs are not installed; everything else goes on
+    INGRESS_PENDING = "IngressPending"  # no Ingress controller has given the Ingress an address; some never write one
     ROUTE_PENDING = "RoutePending"  # no Gateway has said yet whether it takes the HTTPRoute
     ROUTE_NOT_ACCEPTED = "RouteNotAccepted"  # a Gateway refuses the HTTPRoute; the message quotes it
     SECURITY_WEAKENED = "SecurityWeakened"  # spec.pod makes the pods weaker than the restricted Pod Security Standard; they serve all the same

@@ -242,6 +242,26 @@ async def test_what_was_written_is_in_the_mirror_when_the_write_returns(cluster:
     assert known["metadata"]["resourceVersion"] == applied["metadata"]["resourceVersion"]
 
 
+async def test_a_late_not_found_does_not_hide_a_successor(cluster: Cluster, owner: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = cluster._mirror
+    assert mirror is not None
+    metadata = owner["metadata"]
+    mirror.put(owner)
+    successor = {**owner, "metadata": {**metadata, "uid": "second", "resourceVersion": str(int(metadata["resourceVersion"]) + 9)}}
+
+    async def late(*_: Any, **__: Any) -> Any:
+        mirror.remove("LLMDeployment", metadata["namespace"], metadata["name"], metadata["uid"], metadata["resourceVersion"])
+        mirror.put(successor)
+        raise errors.NotFound("gone")
+
+    monkeypatch.setattr(cluster, "_send", late)
+    with pytest.raises(errors.NotFound):
+        await cluster.patch_status("LLMDeployment", metadata["namespace"], metadata["name"], {}, metadata["resourceVersion"])
+    known = mirror.get("LLMDeployment", metadata["namespace"], metadata["name"])
+    assert known
+    assert known["metadata"]["uid"] == "second"
+
+
 async def test_an_api_server_that_is_not_there_is_unavailable(api_server: ApiServer, cluster: Cluster, namespace: str) -> None:
     cluster.configuration.host = "https://127.0.0.1:1"
     with pytest.raises(errors.Unavailable, match="does not answer"):

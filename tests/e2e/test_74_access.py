@@ -72,7 +72,10 @@ def test_without_the_gateway_api_the_rest_is_made_and_the_condition_says_what_is
 
 
 def test_the_route_is_made_when_the_gateway_api_is_installed(installed: Service, kube: Kube) -> None:
-    kube.wait("llmdeployment", installed.name, lambda item: said(item) == ("Unknown", "RoutePending"), SEEN_SECONDS, "RoutePending")
+    item = kube.wait("llmdeployment", installed.name, lambda item: said(item)[0] == "Unknown", SEEN_SECONDS, "Unknown")
+    message = condition(item, "AccessReady")["message"]
+    assert "no Ingress controller has given it an address" in message
+    assert "public has not said yet" in message
     route = kube.get("httproute", installed.name)
     assert route
     (rule,) = route["spec"]["rules"]

@@ -157,6 +157,7 @@ class ColdStart(StatusModel):
     """How long the newest pod took, by phases. The kubelet's times have whole seconds."""
 
     pod: str | None = field(None, doc="The pod that was measured: the newest of the present revision whose engine never restarted.")
+    created_at: str | None = field(None, doc="When that pod was made. One that was made earlier never takes its place here.")
     scheduled_seconds: float | None = field(None, doc="From the pod's creation to its node.", unit="seconds")
     pulled_seconds: float | None = field(None, doc="Getting volumes and images, before its first container and before its engine.", unit="seconds")
     cached_seconds: float | None = field(None, doc="Bringing the weights; 0 where they are mounted.", unit="seconds")

@@ -107,11 +107,11 @@ class Cluster:
         if uid:
             options["preconditions"] = {"uid": uid}
         self._count_write(kind, "delete")
+        known = self._known(kind, namespace, name)
         try:
             await self._send("delete", KINDS[kind], namespace, name, body=options, retry=True)
         except errors.NotFound:
-            if self._mirror:
-                self._mirror.remove(kind, namespace, name, uid)
+            self._is_gone(known)
         except errors.Conflict:
             if not uid:
                 raise
@@ -141,15 +141,24 @@ class Cluster:
 
     async def _write(self, verb: str, kind: str, namespace: str, name: str | None, body: Any, **options: Any) -> Object:
         self._count_write(kind, verb)
+        known = self._known(kind, namespace, name)
         try:
             written = await self._send(verb, KINDS[kind], namespace, name, body=body, **options)
         except errors.NotFound:
-            if self._mirror and name:
-                self._mirror.remove(kind, namespace, name)
+            self._is_gone(known)
             raise
         if self._mirror:
             self._mirror.put(written, written=True)
         return written
+
+    def _known(self, kind: str, namespace: str, name: str | None) -> Object | None:
+        return self._mirror.get(kind, namespace, name) if self._mirror and name else None
+
+    def _is_gone(self, known: Object | None) -> None:
+        """Forget what was known when the API server was asked. When its answer comes, another object may have taken the name."""
+        if self._mirror and known:
+            metadata = known["metadata"]
+            self._mirror.remove(known["kind"], metadata["namespace"], metadata["name"], metadata["uid"])
 
     def _count_write(self, kind: str, verb: str) -> None:
         if kind != "Lease" and not self.may_write():  # a process that was held up learns of it here, before its first late write

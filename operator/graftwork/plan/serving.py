@@ -15,6 +15,8 @@ from graftwork.plan.sources import Source
 ADAPTERS, CONFIG, PODINFO, KEYS = "/graftwork/adapters", "/graftwork/config", "/graftwork/podinfo", "/graftwork/keys"
 TEARDOWN_SECONDS = 15
 START_SECONDS = 3600
+HUNG_SECONDS = 30
+"""What an engine gets to end that answers nobody any more: the pod's own grace is for answers, and it has none to give."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,13 @@ def _engine(deployment: LLMDeployment, source: Source, config: Config) -> Manife
         env=engine.environment(deployment),
         startupProbe={"httpGet": health, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": START_SECONDS},
         readinessProbe={"httpGet": {"path": "/graftwork/ready", "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 3},
-        livenessProbe={"httpGet": health, "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 12},
+        livenessProbe={
+            "httpGet": health,
+            "periodSeconds": 10,
+            "timeoutSeconds": 10,
+            "failureThreshold": 12,
+            "terminationGracePeriodSeconds": HUNG_SECONDS,
+        },
         lifecycle={"preStop": {"exec": {"command": [*engine.command(), "--drain"]}}},
         resources=pods.resources(spec.pod, spec.accelerator),
         volumeMounts=[

@@ -67,16 +67,20 @@ def _said(child: Child) -> _Said:
     if child.kind == "HTTPRoute":
         return _route(live)
     if child.kind == "Ingress":
-        return TRUE, Reason.ACCESS_APPLIED, _ingress(live)
+        return _ingress(live)
     return TRUE, Reason.ACCESS_APPLIED, " (it is enforced only by networks that know NetworkPolicy)"
 
 
-def _ingress(live: Mapping[str, Any]) -> str:
+def _ingress(live: Mapping[str, Any]) -> _Said:
     points = ((live.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
     addresses = [point.get("ip") or point.get("hostname") for point in points]
     host = next((rule.get("host") for rule in (live.get("spec") or {}).get("rules") or []), "")
     found = ", ".join(sorted(address for address in addresses if address))
-    return f" for {host}: " + (f"at {found}" if found else "no Ingress controller has given it an address")
+    if found:
+        return TRUE, Reason.ACCESS_APPLIED, f" for {host}: at {found}"
+    name = (live.get("spec") or {}).get("ingressClassName") or "the default one"
+    text = f" for {host}: no Ingress controller has given it an address; is there one for class {name}? Some never write addresses"
+    return UNKNOWN, Reason.INGRESS_PENDING, text
 
 
 def _route(live: Mapping[str, Any]) -> _Said:

@@ -20,15 +20,18 @@ PHASES = {"scheduledSeconds": "scheduled", "pulledSeconds": "pulled", "cachedSec
 def cold_start(before: Mapping[str, Any] | None, ready: Sequence[Pod], agents: Mapping[str, Agent], template_hash: str) -> Mapping[str, Any] | None:
     """Return status.coldStart: of the newest ready pod of this template whose engine never restarted; without one, what it was.
 
-    What was measured of a pod stays, because its agent may be silent later.
+    What was measured of a pod stays: its agent may be silent later, and a pod that loses its readiness for a moment and comes back has not started
+    again. So an older pod never follows a newer one either.
     """
     newest = max((pod for pod in ready if pod.template_hash == template_hash), key=lambda pod: (pod.created, pod.name), default=None)
     engine = newest.container(names.CONTAINER_ENGINE) if newest else None
     if newest is None or engine is None or engine.restarts or not (newest.created and newest.ready_since):
         return before
+    if before and (newest.created, newest.name) < (before.get("createdAt") or "", before.get("pod") or ""):
+        return before
     known = before if before and before.get("pod") == newest.name else {}
     measured = {key: value for key, value in _measure(newest, engine, agents.get(newest.uid)).items() if value is not None}
-    return {"pod": newest.name, **measured, **{key: value for key, value in known.items() if key in PHASES}}
+    return {"pod": newest.name, "createdAt": newest.created, **measured, **{key: value for key, value in known.items() if key in PHASES}}
 
 
 def fresh(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> dict[str, float]:

@@ -48,8 +48,8 @@ def _container_problem(pod: Pod, container: Container) -> Problem | None:
         return Problem(Reason.ENGINE_CRASHED, f"{where} cannot be started: {clip(container.waiting_message)}", needs_user=False)
     if container.ended is None or (container.init and container.ended.exit_code == 0):
         return None
-    if container.name == names.CONTAINER_AGENT and container.running:
-        return None
+    if container.running and (container.started or container.name == names.CONTAINER_AGENT):
+        return None  # how it once ended is not why its pod is not ready now
     return _ended_problem(pod, container)
 
 

@@ -46,7 +46,8 @@ async def test_what_is_asked_for_is_made_and_a_further_pass_writes_nothing() -> 
     assert [kind for kind in KINDS if world.find(kind, "support")] == list(KINDS)
     status = await passes(world, 2)
     assert world.writes() == []
-    assert condition(status, "AccessReady") == ("Unknown", "RoutePending")
+    assert condition(status, "AccessReady") == ("Unknown", "IngressPending")
+    assert "has not said yet" in message(status, "AccessReady")
     assert condition(status, "Ready") == ("True", "Reconciled")
 
 

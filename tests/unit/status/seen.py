@@ -19,6 +19,8 @@ def container(
     """Return a container status; `ended` with `running` or `waiting` is its last end, else its present one."""
     status: dict[str, Any] = {"name": name, "ready": running, "restartCount": more.get("restarts", 0), "state": {}}
     end = {"exitCode": ended[0], "message": ended[1], "reason": more.get("reason", "Error"), "finishedAt": "2026-11-21T12:59:00Z"} if ended else None
+    if more.get("started"):
+        status["started"] = True
     if running:
         status["state"]["running"] = {"startedAt": "2026-11-21T12:00:00Z"}
     if waiting:

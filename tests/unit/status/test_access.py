@@ -28,7 +28,7 @@ def parent(accepted: str = "True", resolved: str = "True", seen: int = 2, **refe
 
 CASES: list[tuple[str, list[Child], str, Reason, str]] = [
     ("an address", [ingress(loadBalancer={"ingress": [{"ip": "192.0.2.1"}]})], "True", Reason.ACCESS_APPLIED, "chat.example.com: at 192.0.2.1"),
-    ("no address yet", [ingress()], "True", Reason.ACCESS_APPLIED, "no Ingress controller has given it an address"),
+    ("no address yet", [ingress()], "Unknown", Reason.INGRESS_PENDING, "no Ingress controller has given it an address"),
     ("a policy", [POLICY], "True", Reason.ACCESS_APPLIED, "enforced only by networks that know"),
     ("a route that is taken", [route(parent())], "True", Reason.ACCESS_APPLIED, "accepted by Gateway gateways/public"),
     ("a route of which nobody spoke", [route()], "Unknown", Reason.ROUTE_PENDING, "gateways/public has not said yet"),
@@ -36,7 +36,7 @@ CASES: list[tuple[str, list[Child], str, Reason, str]] = [
     ("a word of another listener", [route(parent(sectionName="http"))], "Unknown", Reason.ROUTE_PENDING, "has not said yet"),
     ("a route that is refused", [route(parent(accepted="False"))], "False", Reason.ROUTE_NOT_ACCEPTED, "gateways/public: NotAllowedByListeners: no"),
     ("a route to nothing", [route(parent(resolved="False"))], "False", Reason.ROUTE_NOT_ACCEPTED, "BackendNotFound"),
-    ("the worst of all", [ingress(), route(), POLICY], "Unknown", Reason.ROUTE_PENDING, "chat.example.com"),
+    ("the worst of all", [ingress(), route(), POLICY], "Unknown", Reason.INGRESS_PENDING, "chat.example.com"),
     (
         "a problem beside what is well",
         [ingress(), Child("NetworkPolicy", "support", problem=Problem(Reason.ACCESS_REFUSED, "quota"))],

@@ -12,7 +12,15 @@ from graftwork.status.cold_start import PHASES, cold_start, fresh
 from tests.unit.status.seen import container, seen_agent, seen_pod
 
 AGENT = seen_agent(engine_started_at="2026-11-21T12:00:50.250000Z")
-MEASURED = {"pod": "p1", "scheduledSeconds": 2, "pulledSeconds": 10 + 4, "cachedSeconds": 8, "loadedSeconds": 24.2, "readySeconds": 60}
+MEASURED = {
+    "pod": "p1",
+    "createdAt": "2026-11-21T12:00:00Z",
+    "scheduledSeconds": 2,
+    "pulledSeconds": 10 + 4,
+    "cachedSeconds": 8,
+    "loadedSeconds": 24.2,
+    "readySeconds": 60,
+}
 
 
 def ended(name: str, began: str, finished: str) -> dict[str, Any]:
@@ -56,6 +64,15 @@ def test_only_first_starts_of_the_newest_pod_of_the_present_template_count() -> 
     for other in (started(restarts=1), started(template="old"), seen_pod("p3")):
         assert measured(other, before=MEASURED) == MEASURED
         assert measured(other) is None
+
+
+def test_a_pod_that_loses_its_readiness_for_a_moment_has_not_started_again() -> None:
+    newer = replace(started("p2"), created="2026-11-21T12:00:30Z")
+    first = measured(started(), newer)
+    flapped = replace(newer, ready_since="2026-11-21T15:00:00Z")
+    assert measured(started(), before=first) == first, "only the older one is ready"
+    assert measured(started(), flapped, before=first) == first
+    assert fresh(first, measured(started(), flapped, before=first)) == {}
 
 
 def test_clocks_that_are_apart_make_no_negative_time() -> None:

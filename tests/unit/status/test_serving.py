@@ -41,7 +41,12 @@ def test_what_serves_as_asked_is_ready() -> None:
 
 def test_a_cold_start_is_measured_once_and_not_after_a_restart() -> None:
     fresh = seen_pod("p1", main=(container("vllm", running=True),))
-    assert see(pods=(fresh,))["coldStart"] == {"pod": "p1", "cachedSeconds": 0.0, "readySeconds": 60.0}
+    assert see(pods=(fresh,))["coldStart"] == {
+        "pod": "p1",
+        "createdAt": "2026-11-21T12:00:00Z",
+        "cachedSeconds": 0.0,
+        "readySeconds": 60.0,
+    }
     restarted = seen_pod("p1", main=(container("vllm", running=True, restarts=1),))
     assert see(pods=(restarted,), before={"coldStart": {"readySeconds": 60.0}})["coldStart"] == {"readySeconds": 60.0}
 
@@ -73,6 +78,12 @@ UNREACHED = container(
             "Dead",
         ),
         (seen_pod("p1", ready=False, main=(container("vllm", waiting=("x", ""), ended=(2, "bad flag"), restarts=1),)), "EngineCrashed", True, "flag"),
+        (
+            seen_pod("p1", ready=False, main=(container("vllm", running=True, started=True, ended=(1, "weeks ago"), restarts=2),)),
+            "PodsStarting",
+            False,
+            "0 of 1",
+        ),
         (seen_pod("p1", ready=False, init=(FAILED_DOWNLOAD,)), "SourceNotFound", True, "nothing at s3://models/x"),
         (seen_pod("p1", ready=False, init=(UNREACHED,)), "SourceUnreachable", False, "no answer"),
         (seen_pod("p1", ready=False, init=(container("install", waiting=("ImagePullBackOff", "not found")),)), "ImagePullFailed", False, "not found"),
