@@ -51,6 +51,7 @@ class Reason(StrEnum):
     SOURCE_INVALID = "SourceInvalid"  # a source is not a URI of a kind that is served
     SOURCE_NOT_FOUND = "SourceNotFound"  # nothing lies at the source
     SOURCE_DENIED = "SourceDenied"  # the source refused the credentials
+    CREDENTIALS_MISSING = "CredentialsMissing"  # the source refuses, and the Secret that is named is not there or has no key of it; tried again
     SOURCE_GATED = "SourceGated"  # the hub's repository is gated: accept its terms, and give the token of the account that did
     REVISION_NOT_FOUND = "RevisionNotFound"  # the repository has no such branch, tag or commit
     SOURCE_FILE_TOO_LARGE = "SourceFileTooLarge"  # a file of the repository is larger than the hub serves over plain HTTP

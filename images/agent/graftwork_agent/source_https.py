@@ -10,12 +10,12 @@ from pathlib import Path
 
 import aiohttp
 from graftwork_store.digest import ALLOWED_FILES, REQUIRED_FILES, WEIGHTS_FILE
-from graftwork_store.errors import DiskFull, SourceDenied, SourceInvalid, SourceNotFound, SourceUnreachable, StoreError
+from graftwork_store.errors import CredentialsMissing, DiskFull, SourceDenied, SourceInvalid, SourceNotFound, SourceUnreachable, StoreError
 from yarl import URL
 
 from graftwork_agent import archives, backoff
 from graftwork_agent.adapter_sources import Resolved, check_names, check_size, too_large
-from graftwork_agent.trust import ssl_context
+from graftwork_agent.trust import secret_is_missing, ssl_context
 
 ATTEMPTS = 4
 _REDIRECTS = 5
@@ -37,6 +37,7 @@ class _Session:
     source: str
     origin: URL
     authorization: str
+    secret_is_missing: bool
     limit: int
     left: int
 
@@ -78,7 +79,7 @@ async def _fetch(url: URL, archive: bool, to: Path, env: Mapping[str, str], limi
     async with aiohttp.ClientSession(
         connector=connector, timeout=_TIMEOUT, headers=headers, auto_decompress=False, trust_env=True, cookie_jar=aiohttp.DummyCookieJar()
     ) as http:
-        session = _Session(http, str(url), url.origin(), env.get("AUTHORIZATION", ""), limit, limit)
+        session = _Session(http, str(url), url.origin(), env.get("AUTHORIZATION", ""), secret_is_missing(env, "AUTHORIZATION"), limit, limit)
         if not archive:
             await _folder(session, url, to)
             return Resolved(str(url), "")
@@ -193,7 +194,12 @@ def _next(url: URL, target: URL, location: str) -> URL:
 
 def _checked(session: _Session, url: URL, answer: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
     error: StoreError | None = None
-    if answer.status in (401, 403):
+    if answer.status in (401, 403) and session.secret_is_missing:
+        error = CredentialsMissing(
+            f"{url}: refused (HTTP {answer.status}), and the Secret of credentialsSecret is not there, or has no key AUTHORIZATION; create it, or "
+            "correct the name"
+        )
+    elif answer.status in (401, 403):
         given = "AUTHORIZATION of credentialsSecret was sent" if session.authorization else "credentialsSecret has no key AUTHORIZATION"
         error = (_Forbidden if answer.status == 403 else SourceDenied)(
             f"{url}: refused (HTTP {answer.status}; {given}); set key AUTHORIZATION of credentialsSecret to the whole value of the header, "

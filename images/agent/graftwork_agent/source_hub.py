@@ -17,6 +17,7 @@ from typing import Any
 
 from graftwork_store.digest import ALLOWED_FILES, file_sha256
 from graftwork_store.errors import (
+    CredentialsMissing,
     DigestMismatch,
     DiskFull,
     RevisionNotFound,
@@ -29,7 +30,7 @@ from graftwork_store.errors import (
 )
 
 from graftwork_agent.adapter_sources import Resolved, check_names, check_size
-from graftwork_agent.trust import ssl_context
+from graftwork_agent.trust import secret_is_missing, ssl_context
 
 DEFAULT_REVISION = "main"
 SECONDS = 60.0
@@ -149,7 +150,12 @@ def _classify(uri: str, env: Mapping[str, str], hub: Any, error: Exception) -> S
     where = f"{uri} at {env.get('HF_ENDPOINT') or 'the public hub'}"
     known = "HF_TOKEN of credentialsSecret" if env.get("HF_TOKEN") else "no HF_TOKEN in credentialsSecret"
     result: StoreError
-    if isinstance(error, errors.GatedRepoError):
+    if status in (401, 403, 404) and secret_is_missing(env, "HF_TOKEN"):
+        result = CredentialsMissing(
+            f"{where}: refused (HTTP {status}), and the Secret of credentialsSecret is not there, or has no key HF_TOKEN; create it, or correct "
+            "the name"
+        )
+    elif isinstance(error, errors.GatedRepoError):
         result = SourceGated(
             f"{where}: the repository is gated (HTTP {status}, {known}); accept its terms on the hub and set key HF_TOKEN of credentialsSecret to "
             "a token of the account that did"

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from pathlib import Path
 
 from graftwork_store.clients import own_authority
 from graftwork_store.errors import SourceInvalid
+
+
+def secret_is_missing(env: Mapping[str, str], key: str) -> bool:
+    """Return whether a Secret is named and nothing of it is here, neither its `key` nor ca.crt: all that a pod can see of one that does not exist."""
+    path = env.get("SOURCE_CA_FILE", "")
+    return bool(path) and not env.get(key) and not Path(path).exists()
 
 
 def ssl_context(env: Mapping[str, str]) -> ssl.SSLContext:

@@ -81,6 +81,13 @@ class SourceDenied(StoreError):
     reason = "SourceDenied"
 
 
+class CredentialsMissing(StoreError):
+    """The Secret that is named is not there, or has no key that is read; it may still come, as the resources of one commit come in any order."""
+
+    reason = "CredentialsMissing"
+    transient = True
+
+
 class SourceGated(SourceDenied):
     """The hub gives the files only to those who accepted the repository's terms."""
 

@@ -10,13 +10,22 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from graftwork_agent import backoff
+from graftwork_agent import backoff, source_https
 from graftwork_agent.__main__ import main
 from graftwork_agent.adapter_sources import Resolved, download_adapter
 from graftwork_agent.trust import ssl_context
 from graftwork_store.clients import own_authority, s3_client
 from graftwork_store.digest import adapter_digest
-from graftwork_store.errors import DiskFull, FileNotAllowed, SourceDenied, SourceInvalid, SourceNotFound, SourceUnreachable, StoreError
+from graftwork_store.errors import (
+    CredentialsMissing,
+    DiskFull,
+    FileNotAllowed,
+    SourceDenied,
+    SourceInvalid,
+    SourceNotFound,
+    SourceUnreachable,
+    StoreError,
+)
 
 from tests.hub.running import Running
 from tests.unit.agent.tls import Authority, make_authority
@@ -131,9 +140,12 @@ def test_a_file_of_authorities_that_is_none_is_named(url: str, tmp_path: Path) -
     )
 
 
-def test_the_password_is_sent_and_asked_for(url: str, site: Site, env: dict[str, str], tmp_path: Path) -> None:
+def test_the_password_is_sent_and_asked_for(url: str, site: Site, env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site.password = SECRET
     assert "has no key AUTHORIZATION" in failure(f"{url}/legal.zip", tmp_path / "out", env, SourceDenied)
+    with monkeypatch.context() as without_secret:  # whose ca.crt would be missing, too, and this server needs it
+        without_secret.setattr(source_https, "secret_is_missing", lambda env, key: key == "AUTHORIZATION")
+        assert "create it" in failure(f"{url}/legal.zip", tmp_path / "out", env, CredentialsMissing)
     message = failure(f"{url}/legal.zip", tmp_path / "out", env | {"AUTHORIZATION": "Bearer wr0ng"}, SourceDenied)
     assert "AUTHORIZATION of credentialsSecret was sent" in message
     assert "wr0ng" not in message

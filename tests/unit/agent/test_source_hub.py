@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import certifi
 import pytest
 from graftwork_agent import source_hub
 from graftwork_agent.__main__ import main
 from graftwork_agent.adapter_sources import Resolved, download_adapter
+from graftwork_store import results
 from graftwork_store.digest import adapter_digest
 from graftwork_store.errors import (
+    CredentialsMissing,
     DigestMismatch,
     FileNotAllowed,
     RevisionNotFound,
@@ -136,6 +139,20 @@ def test_what_is_refused_says_whether_a_token_was_there_and_what_to_do(
     assert "hf://acme/legal" in found
     for message in messages:
         assert message in found
+
+
+@pytest.mark.parametrize("access", ["gated", "private"])
+def test_a_secret_that_is_not_there_yet_is_waited_for(hub: Hub, env: dict[str, str], tmp_path: Path, access: str) -> None:
+    setattr(hub.repositories["acme/legal"], access, True)
+    (tmp_path / "pod").mkdir()
+    authority = tmp_path / "source" / "ca.crt"
+    named = env | {"SOURCE_CA_FILE": str(authority)}
+    assert "create it" in failure("hf://acme/legal", tmp_path / "pod" / "out", named, CredentialsMissing)
+    assert results.exit_code(results.build("Failed", "CredentialsMissing", "")) == results.EXIT_OTHER, "it is tried again"
+    failure("hf://acme/legal", tmp_path / "pod" / "out", named | {"HF_TOKEN": "hf_other"}, SourceGated if access == "gated" else SourceNotFound)
+    authority.parent.mkdir()
+    authority.write_bytes(Path(certifi.where()).read_bytes())
+    failure("hf://acme/legal", tmp_path / "pod" / "out", named, SourceGated if access == "gated" else SourceDenied)
 
 
 @pytest.mark.parametrize(
