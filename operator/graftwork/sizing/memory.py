@@ -128,14 +128,14 @@ def kv_bytes_per_token(facts: ModelFacts, asked: Asked) -> Term:
     if bits is None:
         return Term(name, None, f"how many bits a value has as {dtype} is not known here")
     if not facts.layers:
-        return Term(name, None, "the model's configuration does not say how many layers it has")
+        return Term(name, None, "the facts do not say how many layers the model has")
     layers = ceil(facts.layers / asked.pipeline)
     shown = f"{float(bits / 8):g} bytes ({dtype})"
     if facts.kv_lora_rank:
         values = layers * (facts.kv_lora_rank + ROPE_HEAD_DIM)
         return Term(name, ceil(values * bits / 8), f"{layers} layers x ({facts.kv_lora_rank} + {ROPE_HEAD_DIM}) x {shown}, latent attention")
     if not facts.kv_heads or not facts.head_dim:
-        return Term(name, None, "the model's configuration does not say how many heads it has")
+        return Term(name, None, "the facts do not say how many heads the model has")
     heads = max(1, ceil(facts.kv_heads / asked.tensor))
     kind = "" if facts.heads in (None, facts.kv_heads) else f", {facts.heads} heads share {facts.kv_heads}"
     values = 2 * layers * heads * facts.head_dim
@@ -170,7 +170,7 @@ def _lora_values(facts: ModelFacts, tensor: int) -> tuple[int | None, str]:
         return None, "not computed for latent attention"
     hidden, heads, kv_heads, size = facts.hidden_size, facts.heads, facts.kv_heads, facts.head_dim
     if not (facts.layers and hidden and heads and kv_heads and size):
-        return None, "the model's configuration does not say its shapes"
+        return None, "the facts do not say the model's shapes"
     query, key = heads * size, kv_heads * size
     width = _mlp_width(facts, hidden * (2 * query + 2 * key))
     if width is None:
