@@ -17,10 +17,19 @@ from graftwork.sizing.pod import Need
 
 CPU_KV_SPACE = "VLLM_CPU_KVCACHE_SPACE"
 CPU_KV_SPACE_GIB = 1
-_HOST_MEMORY_FLAGS = frozenset(
-    {"cpu-offload-gb", "cpu-offload-params", "kv-offloading-size", "kv-transfer-config", "swap-space", "load-format", "model-loader-extra-config"}
-)
-"""Flags that put weights or KV cache into host memory, in an amount that only the user knows: no limit is computed beside them."""
+_SHARED_MEMORY_FLAGS = frozenset({"enable-shm-tensor-arena", "mm-processor-cache-type", "mm-shm-cache-max-object-size-mb"})
+_HOST_MEMORY_FLAGS = _SHARED_MEMORY_FLAGS | {
+    "cpu-offload-gb",
+    "cpu-offload-params",
+    "kv-offloading-backend",
+    "kv-offloading-size",
+    "kv-transfer-config",
+    "load-format",
+    "mm-processor-cache-gb",
+    "model-loader-extra-config",
+    "offload-backend",
+}
+"""Flags that put weights, KV cache or inputs into host memory, in an amount that only the user knows: no limit is computed beside them."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,8 @@ def sizes(deployment: LLMDeployment, resolved: Resolved | None, *, downloaded: b
     requests = {"cpu": pod.cpu_quantity(wanted.millicores), "memory": pod.memory_quantity(wanted.request_bytes)}
     limits = {"memory": pod.memory_quantity(wanted.limit_bytes)} if wanted.limit_bytes else {}
     requests |= {"ephemeral-storage": disk} if disk else {}
-    return Sizes(seconds, wanted, _beside(deployment, requests, limits), pod.memory_quantity(wanted.shm_bytes), disk)
+    shm = "" if _has_any(deployment, _SHARED_MEMORY_FLAGS) else pod.memory_quantity(wanted.shm_bytes)
+    return Sizes(seconds, wanted, _beside(deployment, requests, limits), shm, disk)
 
 
 def _beside(deployment: LLMDeployment, requests: dict[str, str], limits: dict[str, str]) -> Manifest:
@@ -85,7 +95,7 @@ def need(deployment: LLMDeployment, facts: ModelFacts) -> Need | None:
     spec = deployment.spec
     slots, adapter = spec.adapters.max_loaded, memory.adapter_bytes(facts, _rank(deployment))
     weights = memory.weights(facts, Asked(dtype=spec.engine.dtype, quantization=spec.engine.quantization or "")).bytes or 0
-    limited = not any(engine_fields.flag(name) in _HOST_MEMORY_FLAGS for name in spec.engine.args)
+    limited = not _has_any(deployment, _HOST_MEMORY_FLAGS)
     if not spec.accelerator.cpu:
         return pod.gpu_engine(max(1, spec.accelerator.gpus), weights, adapter, slots, limited=limited)
     space = kv_space_bytes(deployment)
@@ -94,10 +104,14 @@ def need(deployment: LLMDeployment, facts: ModelFacts) -> Need | None:
 
 def kv_space_bytes(deployment: LLMDeployment) -> int | None:
     """Return the KV cache of an engine on CPUs; None where the spec leaves it to the engine, or says it by a flag."""
-    if any(engine_fields.flag(name) == "kv-cache-memory-bytes" for name in deployment.spec.engine.args):
+    if _has_any(deployment, frozenset({"kv-cache-memory-bytes"})):
         return None
     given = next((variable.value for variable in deployment.spec.engine.env if variable.name == CPU_KV_SPACE), str(CPU_KV_SPACE_GIB))
     return int(given) * GIB if given.isdecimal() and int(given) else None
+
+
+def _has_any(deployment: LLMDeployment, flags: frozenset[str]) -> bool:
+    return any(engine_fields.flag(name) in flags for name in deployment.spec.engine.args)
 
 
 def _rank(deployment: LLMDeployment) -> int:
