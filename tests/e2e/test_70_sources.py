@@ -144,6 +144,38 @@ def test_the_token_is_in_the_container_that_downloads_only_and_shown_nowhere(kub
     assert begun.token not in json.dumps([pod, jobs, kube.get("llmdeployment", NAME)])
 
 
+MEASURE = """
+import glob, json, os, re
+shares = 0
+for path in glob.glob("/proc/[0-9]*/smaps_rollup"):
+    try:
+        text = open(path).read()
+    except OSError:  # it has just ended
+        continue
+    shares += sum(int(kib) << 10 for kib in re.findall(r"^Pss: +([0-9]+) kB", text, re.M))
+shm = os.statvfs("/dev/shm")
+print(json.dumps({"memory": shares, "shm": shm.f_blocks * shm.f_frsize}))
+"""
+
+
+def test_its_pod_asks_for_what_its_model_needs(kube: Kube, served: Service) -> None:
+    pod = served.pod()
+    (engine,) = [each for each in pod["spec"]["containers"] if each["name"] == "vllm"]
+    asked, limit = (mebibytes(engine["resources"][side]["memory"]) for side in ("requests", "limits"))
+    weights = resolved(kube, NAME)["facts"]["weightsBytes"] / 2**20
+    assert asked == pytest.approx(2560 + weights + 1024, abs=16), "2.5 GiB, the weights and VLLM_CPU_KVCACHE_SPACE; two small adapters beside it"
+    assert limit > 2 * asked
+    used = json.loads(kube.run("exec", pod["metadata"]["name"], "-c", "vllm", "--", "python3", "-c", MEASURE).splitlines()[-1])
+    assert 0.3 * asked < used["memory"] / 2**20 < asked, "what it has is less than it asks for, and not by far"
+    assert used["shm"] == 2**30, "the size of /dev/shm is in force"
+
+
+def mebibytes(quantity: str) -> float:
+    """Return an amount of memory as the API server writes it."""
+    units = {"Ki": 1 / 1024, "Mi": 1.0, "Gi": 1024.0}
+    return float(quantity[:-2]) * units[quantity[-2:]]
+
+
 def test_a_branch_that_moves_is_followed_only_when_asked(kube: Kube, served: Service, begun: Hub) -> None:
     before = resolved(kube, NAME)["revision"]
     pods = served.identities()

@@ -116,7 +116,10 @@ class PodSettings(Model):
     node_selector: dict[str, Label] = field(default_factory=dict, doc="Labels that a node must have.", restarts=True, max_length=32)
     tolerations: tuple[Toleration, ...] = field((), doc="Taints that the pods tolerate.", restarts=True, max_length=32)
     resources: ResourceRequirements = field(
-        default_factory=ResourceRequirements, doc="Resources of the main container (`vllm` or `trainer`).", restarts=True
+        default_factory=ResourceRequirements,
+        doc="Resources of the main container (`vllm` or `trainer`). Of an engine with an `hf://` model, cpu, memory and "
+        "ephemeral-storage are computed where they are named here neither as request nor as limit.",
+        restarts=True,
     )
     priority_class_name: str = field("", doc="PriorityClass of the pods.", restarts=True, max_length=253, pattern=NAME)
     image_pull_secrets: tuple[Annotated[str, Field(min_length=1, max_length=253, pattern=NAME)], ...] = field(

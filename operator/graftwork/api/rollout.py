@@ -49,7 +49,8 @@ class Rollout(Model):
     progress_deadline: str = field(
         "auto",
         doc="How long a new pod's engine may take to be ready once it has node, image and weights, such as 20m; after that the revision has failed. "
-        "`auto`: half an hour on CPUs; on GPUs by the size of the weights, at least 15 minutes. Waiting for node, image or weights never counts.",
+        "`auto`: by the size of the weights, at least 15 minutes (half an hour on CPUs), at most six hours. Waiting for node, image or weights never "
+        "counts. It ends a minute before the startup probe of the pods at the latest, which is an hour or more.",
         restarts=False,
         max_length=16,
         pattern=r"^(auto|([0-9]{1,6}[hms])+)$",

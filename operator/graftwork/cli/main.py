@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from graftwork.cli import files, logs, plan, status
+from graftwork.cli import files, logs, models, plan, status
 from graftwork.cli.kube import Kubectl, KubectlError
 from graftwork.cli.snapshot import KIND, take
 from graftwork.config import PATH_VARIABLE, load
 from graftwork.errors import ConfigError
+from graftwork.facts.inspected import Resolved
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,7 +41,21 @@ def parser() -> argparse.ArgumentParser:
     planned.add_argument("--current", default="", help="file with the LLMDeployment as it is; no cluster is asked then")
     planned.add_argument("--offline", action="store_true", help="ask no cluster; without --current the LLMDeployment is taken to be new")
     planned.add_argument("--config", default="", help="file with the operator's configuration; placeholders stand for its images if it is left out")
+    facts = planned.add_mutually_exclusive_group()
+    facts.add_argument("--facts", default="", help="JSON file with what is known of the model: status.model.resolved of an LLMDeployment")
+    facts.add_argument("--model", default="", help="folder with the model: its config.json and the headers of its weights are read")
+    planned.add_argument(
+        "--gpu-memory", type=quantity, default=None, metavar="SIZE", help="memory of one GPU, such as 80Gi: tells what is left of it"
+    )
     return root
+
+
+def quantity(text: str) -> int:
+    """Return the bytes of a size such as 80Gi."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(Gi|Mi|G|M)?", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write one such as 80Gi")
+    return int(float(found[1]) * {"Gi": 2**30, "Mi": 2**20, "G": 10**9, "M": 10**6}.get(found[2] or "", 1))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,9 +94,16 @@ def _plan(kubectl: Kubectl, arguments: argparse.Namespace) -> int:
     for wanted in files.read(arguments.filename):
         name = wanted.metadata.name
         live = None if arguments.offline or arguments.current else kubectl.find(KIND, name, wanted.metadata.namespace)
-        made.append(plan.plan(wanted, files.parse(live, f"{KIND} {name}") if live else current.get(name), config))
+        before = files.parse(live, f"{KIND} {name}") if live else current.get(name)
+        made.append(plan.plan(wanted, before, config, known=_known(wanted.spec.model.source, arguments), gpu_bytes=arguments.gpu_memory))
     print("\n\n".join(plan.render(each) for each in made))
     return 1 if any(each.problems for each in made) else 0
+
+
+def _known(source: str, arguments: argparse.Namespace) -> Resolved | None:
+    if arguments.facts:
+        return models.from_file(arguments.facts, source)
+    return models.from_folder(arguments.model, source) if arguments.model else None
 
 
 _COMMANDS = {"status": _status, "logs": _logs, "plan": _plan}

@@ -14,7 +14,9 @@ from graftwork.api import LLMDeployment
 from graftwork.api.base import RESTARTS
 from graftwork.api.llmdeployment import LLMDeploymentSpec
 from graftwork.api.schema import flattened
+from graftwork.cli import memory, models
 from graftwork.config import Config
+from graftwork.facts.inspected import Resolved
 from graftwork.plan import access, capacity, children, engine, engine_combinations, revisions, serving, sources
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
@@ -50,14 +52,23 @@ class Plan:
     rolls: bool
     problems: tuple[str, ...]
     diff: str
+    memory: str = ""
 
 
-def plan(wanted: LLMDeployment, current: LLMDeployment | None, config: Config = DEFAULTS) -> Plan:
-    """Compare two LLMDeployments of one name; `current` None: there is none yet."""
+def plan(
+    wanted: LLMDeployment, current: LLMDeployment | None, config: Config = DEFAULTS, *, known: Resolved | None = None, gpu_bytes: int | None = None
+) -> Plan:
+    """Compare two LLMDeployments of one name; `current` None: there is none yet.
+
+    `known`: what the wanted one's model is; else what the status of the current one says, if both have the same. `gpu_bytes`: memory of a GPU.
+    """
     wanted = _ranked(wanted, current or wanted)
     current = _ranked(current, current) if current else None
-    before, problems = (_children(current, config) if current else {}), _problems(wanted)
-    after = before if problems else _children(wanted, config)
+    alike = current is not None and _model(current) == _model(wanted)
+    was = _remembered(current) or (known if alike else None)
+    known = known or (was if alike else None)
+    before, problems = (_children(current, config, was) if current else {}), _problems(wanted)
+    after = before if problems else _children(wanted, config, known)
     return Plan(
         name=wanted.metadata.name,
         new=current is None,
@@ -66,7 +77,27 @@ def plan(wanted: LLMDeployment, current: LLMDeployment | None, config: Config = 
         rolls=current is not None and revisions.template_hash(current) != revisions.template_hash(wanted),
         problems=problems,
         diff="".join(_diff(before, after)),
+        memory="" if problems else _memory(wanted, known, gpu_bytes),
     )
+
+
+def _model(deployment: LLMDeployment) -> tuple[str, str]:
+    return deployment.spec.model.source, deployment.spec.model.revision or "main"
+
+
+def _remembered(deployment: LLMDeployment | None) -> Resolved | None:
+    """Return what a status says of the model that the spec names: what it was looked up as, else what the agents have read of it."""
+    if deployment is None:
+        return None
+    model, source = deployment.status.get("model") or {}, deployment.spec.model.source
+    found = Resolved.from_object(model.get("resolved"))
+    return found if found and found.source == source else models.seen(model, source)
+
+
+def _memory(deployment: LLMDeployment, known: Resolved | None, gpu_bytes: int | None) -> str:
+    source = sources.parse("spec.model.source", deployment.spec.model.source, sources.MODEL_KINDS)
+    assert isinstance(source, Source), "a source that is none is a problem"
+    return memory.render(deployment, known, computed=source.resolved, downloaded=source.downloaded, gpu_bytes=gpu_bytes)
 
 
 def render(made: Plan) -> str:
@@ -78,6 +109,8 @@ def render(made: Plan) -> str:
         width = max(len(change.path) for change in made.changes)
         lines = [f"  {change.path:<{width}}  {_shown(change.before)} -> {_shown(change.after)}{_effect(change, made)}" for change in made.changes]
         parts.append("\n".join(["Fields:", *lines]))
+    if made.memory:
+        parts.append(made.memory)
     if made.diff:
         parts.append(made.diff.rstrip("\n"))
     return "\n\n".join(parts)
@@ -119,7 +152,7 @@ def _problems(wanted: LLMDeployment) -> tuple[str, ...]:
     )
 
 
-def _children(deployment: LLMDeployment, config: Config) -> dict[str, Manifest]:
+def _children(deployment: LLMDeployment, config: Config, known: Resolved | None) -> dict[str, Manifest]:
     """Return the children by kind and name, but for the ConfigMap of adapters, which depends on the LoRAAdapters there are."""
     source = sources.parse("spec.model.source", deployment.spec.model.source, sources.MODEL_KINDS)
     if not isinstance(source, Source):
@@ -127,7 +160,9 @@ def _children(deployment: LLMDeployment, config: Config) -> dict[str, Manifest]:
     # What a branch is now only the operator looks up; another name of a revision is taken for another revision.
     pin = deployment.spec.model.revision or "main" if source.resolved else ""
     pinned = sources.pinned(source, pin) if pin else source
-    template = serving.pod_template(deployment, serving.Inputs(pinned), config, revisions.template_hash(deployment, pin))
+    template = serving.pod_template(
+        deployment, serving.Inputs(pinned, known if source.resolved else None), config, revisions.template_hash(deployment, pin)
+    )
     made = [
         children.deployment(deployment, template),
         children.service(deployment),

@@ -6,6 +6,7 @@ from graftwork import names
 from graftwork.api import LLMDeployment
 from graftwork.plan.pods import Manifest
 from graftwork.plan.serving import selector
+from graftwork.sizing import startup
 
 
 def _metadata(deployment: str, name: str | None = None) -> Manifest:
@@ -24,7 +25,7 @@ def adapters_config_map(deployment: str, content: str) -> Manifest:
 
 def deployment(resource: LLMDeployment, template: Manifest, *, surge: int = 1, unavailable: int = 0) -> Manifest:
     """Return the Deployment; a new pod is Ready before an old one goes, unless `surge` is 0."""
-    name = resource.metadata.name
+    name, deadline = resource.metadata.name, startup.deployment_seconds(template)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -32,6 +33,7 @@ def deployment(resource: LLMDeployment, template: Manifest, *, surge: int = 1, u
         "spec": {
             "replicas": resource.spec.replicas,
             "revisionHistoryLimit": 3,
+            **({"progressDeadlineSeconds": deadline} if deadline else {}),
             "selector": {"matchLabels": selector(name)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}},
             "template": template,

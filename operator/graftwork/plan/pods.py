@@ -118,9 +118,9 @@ def mount(volume: str, path: str, *, read_only: bool = False, sub_path: str = ""
     return manifest
 
 
-def empty(name: str, *, memory: bool = False) -> Manifest:
-    """Return an empty volume."""
-    return {"name": name, "emptyDir": {"medium": "Memory"} if memory else {}}
+def empty(name: str, *, memory: bool = False, size: str = "") -> Manifest:
+    """Return an empty volume; one that holds more than `size` ends its pod, by name."""
+    return {"name": name, "emptyDir": {**({"medium": "Memory"} if memory else {}), **({"sizeLimit": size} if size else {})}}
 
 
 def claim(name: str, claim_name: str) -> Manifest:
@@ -128,12 +128,13 @@ def claim(name: str, claim_name: str) -> Manifest:
     return {"name": name, "persistentVolumeClaim": {"claimName": claim_name, "readOnly": True}}
 
 
-def resources(settings: PodSettings, accelerator: Accelerator) -> Manifest:
-    """Return the main container's resources: the spec's, and the GPUs."""
+def resources(settings: PodSettings, accelerator: Accelerator, computed: Manifest | None = None) -> Manifest:
+    """Return the main container's resources: the spec's, what is `computed` of those that it does not name, and the GPUs."""
+    own = computed or {}
     gpus = {"nvidia.com/gpu": str(accelerator.gpus)} if accelerator.gpus else {}
     requests = {key: str(value) for key, value in settings.resources.requests.items()}
     limits = {key: str(value) for key, value in settings.resources.limits.items()}
-    found = {"requests": {**requests, **gpus}, "limits": {**limits, **gpus}}
+    found = {"requests": {**own.get("requests", {}), **requests, **gpus}, "limits": {**own.get("limits", {}), **limits, **gpus}}
     return {key: value for key, value in found.items() if value}
 
 

@@ -16,6 +16,7 @@ from graftwork.facts.problem import Problem
 from graftwork.facts.rollout import COMPLETED, HISTORY_LENGTH, ROLLED_BACK, Coming, Failed, Outcome, Progress, Record
 from graftwork.facts.text import clip
 from graftwork.reasons import Reason
+from graftwork.sizing.startup import PROBE_MARGIN_SECONDS, engine_seconds
 
 CRASHES = 3
 """Ends of an engine, without its pod being ready, that are no accident any more."""
@@ -25,9 +26,6 @@ WATCHED_SECONDS = 30.0
 """How long a process watches a deployment before it calls a start too slow: what it sees first may be older than it looks."""
 ADAPTERS_SECONDS = 150.0
 """More time for an engine that answers: a pod is ready without its required adapters two minutes later (contracts.md, section 3)."""
-CPU_SECONDS, LEAST_SECONDS, START_SECONDS, COMPILE_SECONDS, WEIGHTS_BYTES_PER_SECOND = 1800.0, 900.0, 600.0, 600.0, 100 * 2**20
-PROBE_MARGIN_SECONDS = 60.0
-"""So much earlier than the startup probe the clock ends: what the kubelet kills tells no cause."""
 
 
 @dataclass(frozen=True)
@@ -164,14 +162,8 @@ def _failure(rules: Policy, seen: Seen) -> Problem | None:
 
 
 def deadline_seconds(rules: Policy, pod: Coming) -> float:
-    """Return how long an engine may start: as the spec says, else by the size of its weights (100 MiB/s, and ten minutes for everything else)."""
-    if rules.deadline_seconds is not None:
-        wanted = rules.deadline_seconds
-    elif rules.cpu:
-        wanted = CPU_SECONDS
-    else:
-        compiling = 0.0 if rules.eager else COMPILE_SECONDS
-        wanted = max(LEAST_SECONDS, START_SECONDS + compiling + pod.weights_bytes / WEIGHTS_BYTES_PER_SECOND)
+    """Return how long an engine may start: as the spec says, else by the size of its weights, and always less than its startup probe allows."""
+    wanted = engine_seconds(pod.weights_bytes, cpu=rules.cpu, eager=rules.eager) if rules.deadline_seconds is None else rules.deadline_seconds
     return wanted if pod.startup_seconds is None else min(wanted, max(PROBE_MARGIN_SECONDS, pod.startup_seconds - PROBE_MARGIN_SECONDS))
 
 

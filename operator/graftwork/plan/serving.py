@@ -8,13 +8,13 @@ from graftwork import names
 from graftwork.api import LLMDeployment
 from graftwork.config import Config
 from graftwork.facts.inspected import Resolved
-from graftwork.plan import credentials, engine, pods, podsecurity
+from graftwork.plan import credentials, engine, pods, podsecurity, sized
 from graftwork.plan.pods import Manifest
+from graftwork.plan.sized import Sizes
 from graftwork.plan.sources import Source
 
 ADAPTERS, CONFIG, PODINFO, KEYS = "/graftwork/adapters", "/graftwork/config", "/graftwork/podinfo", "/graftwork/keys"
 TEARDOWN_SECONDS = 15
-START_SECONDS = 3600
 HUNG_SECONDS = 30
 """What an engine gets to end that answers nobody any more: the pod's own grace is for answers, and it has none to give."""
 
@@ -35,6 +35,7 @@ def selector(deployment: str) -> dict[str, str]:
 def pod_template(deployment: LLMDeployment, inputs: Inputs, config: Config, template_hash: str) -> Manifest:
     """Return the template; its result is frozen in a ControllerRevision, so a newer Graftwork may well return another one."""
     spec, name, source = deployment.spec, deployment.metadata.name, inputs.source
+    sizes = sized.sizes(deployment, inputs.resolved, downloaded=source.downloaded)
     return {
         "metadata": {
             "labels": pods.pod_labels(spec.pod, "vllm", name, names.LABEL_DEPLOYMENT),
@@ -50,8 +51,8 @@ def pod_template(deployment: LLMDeployment, inputs: Inputs, config: Config, temp
                 *([_download(deployment, source, config)] if source.downloaded else []),
                 _agent(deployment, source, config),
             ],
-            "containers": [_engine(deployment, source, config)],
-            "volumes": _volumes(deployment, source, config),
+            "containers": [_engine(deployment, source, config, sizes)],
+            "volumes": _volumes(deployment, source, config, sizes),
             "topologySpreadConstraints": [
                 {
                     "maxSkew": 1,
@@ -124,7 +125,7 @@ def _agent(deployment: LLMDeployment, source: Source, config: Config) -> Manifes
     )
 
 
-def _engine(deployment: LLMDeployment, source: Source, config: Config) -> Manifest:
+def _engine(deployment: LLMDeployment, source: Source, config: Config, sizes: Sizes) -> Manifest:
     spec = deployment.spec
     health = {"path": "/health", "port": "http"}
     container = pods.container(
@@ -135,7 +136,7 @@ def _engine(deployment: LLMDeployment, source: Source, config: Config) -> Manife
         args=engine.arguments(deployment),
         ports=[{"name": "http", "containerPort": engine.container_port(deployment), "protocol": "TCP"}],
         env=engine.environment(deployment),
-        startupProbe={"httpGet": health, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": START_SECONDS},
+        startupProbe={"httpGet": health, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": sizes.startup_seconds},
         readinessProbe={"httpGet": {"path": "/graftwork/ready", "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 3},
         livenessProbe={
             "httpGet": health,
@@ -145,7 +146,7 @@ def _engine(deployment: LLMDeployment, source: Source, config: Config) -> Manife
             "terminationGracePeriodSeconds": HUNG_SECONDS,
         },
         lifecycle={"preStop": {"exec": {"command": [*engine.command(), "--drain"]}}},
-        resources=pods.resources(spec.pod, spec.accelerator),
+        resources=pods.resources(spec.pod, spec.accelerator, sizes.resources),
         volumeMounts=[
             pods.mount("bin", engine.BIN, read_only=True),
             pods.mount("run", engine.RUN),
@@ -167,7 +168,7 @@ def _keys_volume(secret: str) -> list[Manifest]:
     return [{"name": "keys", "secret": {"secretName": secret, "optional": True}}] if secret else []
 
 
-def _volumes(deployment: LLMDeployment, source: Source, config: Config) -> list[Manifest]:
+def _volumes(deployment: LLMDeployment, source: Source, config: Config, sizes: Sizes) -> list[Manifest]:
     annotation = f"metadata.annotations['{names.ANNOTATION_ADAPTERS_HASH}']"
     return [
         pods.empty("bin"),
@@ -179,9 +180,9 @@ def _volumes(deployment: LLMDeployment, source: Source, config: Config) -> list[
             "downwardAPI": {"items": [{"path": "adapters-hash", "fieldRef": {"apiVersion": "v1", "fieldPath": annotation}}]},
         },
         *_keys_volume(deployment.spec.service.api_keys_secret),
-        pods.empty("model") if source.downloaded else pods.claim("model", source.name),
+        pods.empty("model", size=sizes.model) if source.downloaded else pods.claim("model", source.name),
         *credentials.model_volumes(source, deployment.spec.model.credentials_secret),
         pods.empty("home"),
-        pods.empty("shm", memory=True),
+        pods.empty("shm", memory=True, size=sizes.shm),
         *pods.store_volume(config),
     ]
