@@ -32,7 +32,8 @@ class ModelSource(Model):
 
     source: str = field(
         doc="Where the model lies in Hugging Face layout: `hf://<owner>/<repository>`, `s3://<bucket>/<prefix>` or `pvc://<claim>/<path>`. "
-        "One of a hub is looked up once and frozen to the commit; annotation `graftwork.dev/refresh` with a new text looks it up again.",
+        "One of a hub is looked up once and frozen to the commit, one of a bucket to the listing of its files; annotation `graftwork.dev/refresh` "
+        "with a new text looks it up again.",
         restarts=True,
         min_length=1,
         max_length=1024,

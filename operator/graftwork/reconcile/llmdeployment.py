@@ -75,7 +75,7 @@ class LLMDeploymentReconciler:
         if view.resource and view.source and view.rules and not problem:
             resource = capacity.resolved(view.resource, view.rules.max_rank)
             try:
-                resolution = await resolving.resolve(ctx, view.obj, view.resource, view.source)
+                resolution = await resolving.resolve(ctx, view.obj, resource, view.source)
                 if resolution.waiting:
                     await apply_children(ctx, view.obj, _common(view, resource, view.rules), resolving.PRUNED_WHILE_WAITING)
                 else:
@@ -98,6 +98,7 @@ class LLMDeploymentReconciler:
         status = _status(key, ctx, replace(view, obj=live), problem, rolled, resolution=resolution, access=access.condition)
         written = await write_status(ctx, live, status)
         rollout.count(rolled, obj.get("status") or {}, status)
+        resolving.count(view.source, resolution, obj.get("status") or {}, status)
         announce(ctx, obj, status)
         self._wake_adapters(key, ctx, view, written)
         waits = [again, resolution.again_seconds if resolution else None, observe.settling(view.pods, view.agents)]
