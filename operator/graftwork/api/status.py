@@ -96,6 +96,9 @@ class ModelFacts(StatusModel):
     parameters: int | None = field(None, doc="Number of parameters.")
     weights_bytes: int | None = field(None, doc="Size of the weights.", unit="bytes")
     max_model_len: int | None = field(None, doc="Longest context that the model's configuration allows.", unit="tokens")
+    facts: InspectedFacts | None = field(
+        None, doc="What the agents read of the model's configuration, where nobody looked the source up: a claim's, or a bucket's of before."
+    )
     resolved: ResolvedModel | None = field(None, doc="To what an hf:// or s3:// source is frozen.")
     refused: RefusedModel | None = field(None, doc="Why an hf:// or s3:// source cannot be served.")
 

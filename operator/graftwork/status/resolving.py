@@ -141,4 +141,6 @@ def model(facts: Mapping[str, Any] | None, before: Mapping[str, Any] | None, res
         problem = resolution.problem
         if problem and problem.needs_user:
             found["refused"] = {"key": resolution.wanted, "reason": str(problem.reason), "message": problem.message}
+    if "resolved" in found:
+        found.pop("facts", None)  # it has them already
     return found or None

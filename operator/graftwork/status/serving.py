@@ -201,5 +201,6 @@ def _model(seen: Observed, ready: Sequence[Pod]) -> Mapping[str, Any] | None:
                 "parameters": base.parameters,
                 "weightsBytes": base.weights_bytes,
                 "maxModelLen": base.max_model_len,
+                **({"facts": base.model.model_dump(mode="json", by_alias=True, exclude_none=True)} if base.model else {}),
             }
     return seen.before.get("model")
