@@ -220,6 +220,15 @@ class LLMDeploymentSpec(Model):
     )
     rollout: Rollout = field(default_factory=Rollout, doc="How pods are replaced without losing a request.", restarts=True)
     pod: ServingPod = field(default_factory=ServingPod, doc="What the pods get beside what Graftwork decides.", restarts=True)
+    service_account_name: str = field(
+        "",
+        doc="ServiceAccount of the Jobs that look the model up and fill the shared cache, where a cloud gives accounts access to buckets (IRSA, "
+        "Workload Identity); no pod that serves has it, and so it needs `cache.mode: Shared`. The operator's configuration lists which are allowed "
+        "(`allowedServiceAccounts`). A FineTuneJob reads its base with Secrets only. Empty: the namespace's default.",
+        restarts=False,
+        max_length=253,
+        pattern=NAME,
+    )
 
 
 class LLMDeployment(Resource):

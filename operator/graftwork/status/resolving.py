@@ -95,7 +95,7 @@ def with_remedy(problem: Problem, deployment: str) -> Problem:
     """Return what keeps a pod from starting; of a bucket that has changed since it was frozen, with how to serve what it has now."""
     if problem.reason is not Reason.SOURCE_CHANGED:
         return problem
-    text = f"{problem.message}. Bring the files back, or serve what is there now: `{_refresh(deployment)}`"
+    text = f"{problem.message}. To serve what is there now: `{_refresh(deployment)}`"
     return Problem(problem.reason, text, problem.needs_user)
 
 

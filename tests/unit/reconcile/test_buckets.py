@@ -271,3 +271,14 @@ async def test_a_lost_result_is_neither_counted_nor_believed() -> None:
     await world.run("LLMDeployment", "support")
     assert jobs(world) == []
     assert condition(status(world), "ModelResolved") == ("False", "ModelResolving")
+
+
+async def test_an_account_that_the_engine_would_have_is_refused_and_what_serves_stays() -> None:
+    world = World()
+    template = await upgraded(world)
+    world.edit("LLMDeployment", "support", serviceAccountName="default")
+    await world.run("LLMDeployment", "support")
+    assert condition(status(world), "Stalled") == ("True", "InvalidSpec")
+    assert "cache.mode to Shared" in message(status(world), "Stalled")
+    assert world.get("Deployment", "support")["spec"]["template"] == template
+    assert jobs(world) == []
