@@ -7,7 +7,7 @@ from typing import Any
 from graftwork import names
 from graftwork.api import LLMDeployment
 from graftwork.config import Config
-from graftwork.plan import credentials, revisions
+from graftwork.plan import credentials, pods, revisions
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
 
@@ -31,7 +31,7 @@ def adopted(deployment: LLMDeployment, source: Source, stored: Manifest, config:
 
 def _source(container: Manifest) -> str:
     arguments: list[str] = list(container.get("args") or [])
-    return arguments[arguments.index("--source") + 1] if "--source" in arguments[:-1] else ""
+    return pods.meant(arguments[arguments.index("--source") + 1]) if "--source" in arguments[:-1] else ""
 
 
 def _secrets(env: list[Any]) -> set[str]:

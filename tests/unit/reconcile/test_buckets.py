@@ -134,9 +134,10 @@ async def test_an_upgrade_of_the_operator_looks_nothing_up_and_writes_nothing() 
     assert not [item for item in status(world)["conditions"] if item["type"] == "ModelResolved"]
 
 
-async def test_an_adopted_one_stays_unpinned_through_other_edits() -> None:
+@pytest.mark.parametrize("source", [SOURCE, "s3://models/a$b$(AWS_SECRET_ACCESS_KEY)"])
+async def test_an_adopted_one_stays_unpinned_through_other_edits(source: str) -> None:
     world = World()
-    await upgraded(world)
+    await upgraded(world, model={"source": source})
     world.edit("LLMDeployment", "support", engine={"maxModelLen": 128}, replicas=2)
     await world.run("LLMDeployment", "support")
     assert jobs(world) == []
