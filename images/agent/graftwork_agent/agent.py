@@ -21,7 +21,8 @@ from graftwork_agent.desired import ENGINE_NAME
 from graftwork_agent.engine import EngineClient, EngineGone, EngineOdd, View
 from graftwork_agent.inotify import FolderWatch
 from graftwork_agent.metrics import Metrics
-from graftwork_agent.model_config import described
+from graftwork_agent.model_facts import facts
+from graftwork_agent.model_folder import FolderModel
 from graftwork_agent.prepare import clean
 from graftwork_agent.settings import Settings
 from graftwork_agent.state import State
@@ -160,9 +161,13 @@ class Agent:
 
 
 def _base(folder: Path) -> tuple[BaseModel, dict[str, Any]]:
-    """Read the base model and what its configuration says besides: of a claim, which nobody looks up, no other program can tell it."""
+    """Read the base model, and what a look at its source would say: of a claim, which nobody looks up, no other program can tell it."""
     base = read_base(folder)
-    return base, described(base.config, [path.name for path in folder.iterdir()])
+    try:
+        return base, facts(FolderModel(folder))
+    except (StoreError, OSError, ValueError) as error:  # the model is served all the same
+        LOG.warning("what kind of model it is, nobody is told: %s", error)
+        return base, {}
 
 
 def _folder_watch(changed: Callable[[], None]) -> FolderWatch | None:

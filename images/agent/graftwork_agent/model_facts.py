@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +23,26 @@ from graftwork_store.fingerprint import (
 )
 from graftwork_store.tensors import HEADER_LIMIT_BYTES, HeaderError, parse_header
 
-from graftwork_agent.model_config import TEXT_LENGTH, described
 from graftwork_agent.model_files import ModelFile, ModelSource, is_weights
 
 _FIRST_BYTES = 256 << 10
 """Read of each file of weights before its header's length is known; most headers are shorter, and one request is enough."""
 _JSON_LIMIT_BYTES = 64 << 20
+_TEXT_LENGTH = 100
 _PARALLEL = 4
+_TEXT_PARTS = ("text_config", "llm_config", "language_config")
+_NUMBERS = {
+    "layers": ("num_hidden_layers", "n_layer", "num_layers"),
+    "hiddenSize": ("hidden_size", "n_embd", "d_model"),
+    "heads": ("num_attention_heads", "n_head"),
+    "kvHeads": ("num_key_value_heads", "num_kv_heads"),
+    "headDim": ("head_dim",),
+    "kvLoraRank": ("kv_lora_rank",),
+    "vocabSize": ("vocab_size",),
+}
+_CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification", "RewardModel")
+_ENCODERS = ("Model", "ForMaskedLM")
+_LISTENERS = ("WhisperForConditionalGeneration", "ForSpeechSeq2Seq")
 
 
 @dataclass(frozen=True)
@@ -54,11 +68,15 @@ def facts(source: ModelSource) -> dict[str, Any]:
         read = list(pool.map(lambda file: _weights(source, where, file), weights))
     return {
         "fingerprint": fingerprint_of(config, [item.row for item in read]),
-        "architecture": architecture(config)[:TEXT_LENGTH],
+        "architecture": architecture(config)[:_TEXT_LENGTH],
         "parameters": sum(item.parameters for item in read),
         "weightsBytes": sum(item.size for item in read),
         "maxModelLen": max_model_len(config),
-        **described(config, by_path),
+        **_shape(config),
+        "dtype": _text(config, "dtype") or _text(config, "torch_dtype"),
+        "quantization": _quantization(config),
+        "task": task(config, set(by_path)),
+        "remoteCode": isinstance(config.get("auto_map"), dict),
     }
 
 
@@ -83,3 +101,50 @@ def _weights(source: ModelSource, where: str, file: ModelFile) -> _Weights:
     row = (file.path, header.sha256, hashlib.sha256(sample).hexdigest())
     tensors = header.tensors.values()
     return _Weights(row, sum(tensor.count for tensor in tensors), sum(tensor.end - tensor.start for tensor in tensors))
+
+
+def _shape(config: Mapping[str, Any]) -> dict[str, int | None]:
+    """Return the numbers of the text model; None where the configuration does not say."""
+    found = {name: _number(config, keys) for name, keys in _NUMBERS.items()}
+    heads, hidden = found["heads"], found["hiddenSize"]
+    found["kvHeads"] = found["kvHeads"] or heads
+    found["headDim"] = found["headDim"] or (hidden // heads if hidden and heads else None)
+    return found
+
+
+def _parts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [config, *(part for key in _TEXT_PARTS if isinstance(part := config.get(key), dict))]
+
+
+def _number(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
+    for part in _parts(config):
+        for key in keys:
+            value = part.get(key)
+            if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**53:
+                return value
+    return None
+
+
+def _text(config: Mapping[str, Any], key: str) -> str:
+    return next((value[:_TEXT_LENGTH] for part in _parts(config) if isinstance(value := part.get(key), str)), "")
+
+
+def _quantization(config: Mapping[str, Any]) -> str:
+    """Return how the weights are quantized, in the words of their configuration; "" if they are not."""
+    for part in _parts(config):
+        settings = part.get("quantization_config") or part.get("compression_config")
+        if isinstance(settings, dict) and isinstance(method := settings.get("quant_method"), str):
+            return method[:_TEXT_LENGTH]
+    return ""
+
+
+def task(config: Mapping[str, Any], paths: set[str]) -> str:
+    """Return what the model is for: `generate`, `embed`, `classify` or `transcribe`."""
+    name = architecture(config)
+    if name.endswith(_LISTENERS):
+        return "transcribe"
+    if name.endswith(_CLASSIFIERS):
+        return "classify"
+    if "modules.json" in paths or name.endswith(_ENCODERS):  # modules.json: sentence-transformers
+        return "embed"
+    return "generate"

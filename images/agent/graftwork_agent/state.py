@@ -32,7 +32,7 @@ class State:
         self.inputs = Inputs(settings.config_dir, settings.podinfo_dir)
         self.keys = Keys(settings.keys_dir)
         self.base: BaseModel | None = None
-        self.described: dict[str, Any] = {}  # what its configuration says besides
+        self.described: dict[str, Any] = {}  # what a look at its source would say of it besides
         self.base_error = ""
         self.files: dict[str, Files] = {}
         self.on_disk: set[str] = set()

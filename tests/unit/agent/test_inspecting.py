@@ -10,9 +10,10 @@ from typing import Any
 import jsonschema
 import obstore
 import pytest
-from graftwork_agent import inspecting, model_config, model_facts
+from graftwork_agent import inspecting, model_facts
 from graftwork_agent.__main__ import main
 from graftwork_agent.inspecting import open_model
+from graftwork_agent.model_folder import FolderModel
 from graftwork_store.clients import s3_client
 from graftwork_store.errors import (
     ModelInvalid,
@@ -218,7 +219,7 @@ def test_a_hostile_configuration_makes_no_long_result(hub: Hub, base: Path, insp
     ],
 )
 def test_the_task_is_told_by_configuration_and_files(config: dict[str, Any], paths: set[str], expected: str) -> None:
-    assert model_config.task(config, paths) == expected
+    assert model_facts.task(config, paths) == expected
 
 
 def test_a_nested_and_quantized_configuration_is_read(hub: Hub, base: Path, inspect: Any) -> None:
@@ -243,8 +244,8 @@ def s3_env(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[dic
 
 def test_a_model_in_a_bucket_is_the_same_model_and_its_listing_is_its_revision(s3_env: dict[str, str], base: Path) -> None:
     first = open_model(f"s3://{BUCKET}/models/tiny", s3_env)
-    read = read_base(base)
-    in_a_folder = {**read.facts(), **model_config.described(read.config, [path.name for path in base.iterdir()])}
+    in_a_folder = model_facts.facts(FolderModel(base))
+    assert in_a_folder["fingerprint"] == read_base(base).fingerprint
     assert model_facts.facts(first) == in_a_folder, "by range requests as in a pod"
     assert open_model(f"s3://{BUCKET}/models/tiny", s3_env).revision == first.revision
     obstore.put(s3_client(BUCKET, "", s3_env), "models/tiny/extra.json", b"{}")
