@@ -15,7 +15,9 @@ from graftwork.cluster.connect import connect
 from graftwork.cluster.kinds import WATCHED, Key, sweep_key
 from graftwork.cluster.mirror import Mirror
 from graftwork.config import Config
-from graftwork.plan import inspecting, sweep
+from graftwork.plan import inspecting, revisions, serving, sources, sweep
+from graftwork.plan.sources import Source
+from graftwork.reconcile.children import owned
 from graftwork.reconcile.context import Context
 from graftwork.reconcile.finetunejob import FineTuneJobReconciler
 from graftwork.reconcile.llmdeployment import LLMDeploymentReconciler
@@ -126,6 +128,32 @@ async def test_a_model_is_looked_up_before_pods_are_made(operator: Operator, sou
     before = await operator.versions()
     assert {name.split("/")[0] for name in before} >= {"Job", "Service", "ConfigMap", "PodDisruptionBudget"}
     assert not [name for name in before if name.startswith(("Deployment/", "ControllerRevision/"))]
+    await operator.run("LLMDeployment", "tiny")
+    assert await operator.versions() == before
+
+
+async def test_a_model_of_a_bucket_that_was_served_before_is_neither_looked_up_nor_pinned(operator: Operator) -> None:
+    """The stored revision as the API server gives it back is enough to know it."""
+    spec = {"model": {"source": "s3://models/tiny", "credentialsSecret": "bucket"}, "adapters": {"maxRank": 16}}
+    fields = {"apiVersion": "graftwork.dev/v1alpha1", "kind": "LLMDeployment", "metadata": {"name": "tiny", "namespace": operator.namespace}}
+    created = await operator.cluster.create({**fields, "spec": spec})
+    resource = LLMDeployment.from_object(created)
+    source = sources.parse("spec.model.source", resource.spec.model.source, sources.MODEL_KINDS)
+    assert isinstance(source, Source)
+
+    def render(template_hash: str) -> dict[str, Any]:
+        return serving.pod_template(resource, serving.Inputs(source), CONFIG, template_hash)
+
+    old = revisions.revision(resource, [], render, {"engine": "engine:1"})
+    await operator.cluster.apply(owned(created, old.manifest))
+    for _ in range(2):
+        await operator.run("LLMDeployment", "tiny")
+    before = await operator.versions()
+    assert [name for name in before if name.startswith("Job/")] == []
+    assert [name for name in before if name.startswith("ControllerRevision/")] == [f"ControllerRevision/{old.manifest['metadata']['name']}"]
+    deployment = await operator.cluster.get("Deployment", operator.namespace, "tiny")
+    assert deployment is not None
+    assert revisions.stored_hash(deployment["spec"]["template"]) == old.template_hash
     await operator.run("LLMDeployment", "tiny")
     assert await operator.versions() == before
 
