@@ -83,7 +83,7 @@ class Config(_Section):
     prometheus: PrometheusConfig = PrometheusConfig()
     hub: Hub = Hub()
     allowed_service_accounts: tuple[str, ...] = ()
-    """Which ServiceAccounts a LoRAAdapter may name for its import, besides the namespace's default."""
+    """Which ServiceAccounts a LoRAAdapter may name for its import, and an LLMDeployment for its Jobs, besides the namespace's default."""
     watch_namespaces: tuple[str, ...] = ()
     lease: LeaseConfig
     resync_seconds: float = Field(default=600, ge=1)

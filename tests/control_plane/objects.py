@@ -12,7 +12,7 @@ import httpx
 DIGEST = "sha256:" + "3f2a9c41d0e7" + "0" * 52
 PLURALS = {"LLMDeployment": "llmdeployments", "FineTuneJob": "finetunejobs", "LoRAAdapter": "loraadapters"}
 SPECS: dict[str, dict[str, Any]] = {
-    "LLMDeployment": {"model": {"source": "s3://models/tiny"}},
+    "LLMDeployment": {"model": {"source": "pvc://models/tiny"}},
     "FineTuneJob": {"deploymentRef": "support", "dataset": {"source": "configMap://tickets/tickets.jsonl"}, "publish": {"alias": "medical"}},
     "LoRAAdapter": {
         "alias": "medical",

@@ -40,7 +40,7 @@ def test_object_without_spec_is_refused(objects: Objects, kind: str) -> None:
 
 def test_stored_object_is_short(objects: Objects) -> None:
     assert objects.made("LLMDeployment")["spec"] == {
-        "model": {"source": "s3://models/tiny"},
+        "model": {"source": "pvc://models/tiny"},
         "engine": {"maxModelLen": "auto", "gpuMemoryUtilization": 0.9, "dtype": "auto", "maxNumSeqs": "auto", "enforceEager": False},
         "replicas": 1,
         "adapters": {"maxLoaded": 8, "maxRank": "auto"},
@@ -119,7 +119,7 @@ def test_columns_of_an_llmdeployment(objects: Objects) -> None:
         "Name": "one",
         "Ready": "False",
         "Replicas": "0/1",
-        "Model": "s3://models/tiny",
+        "Model": "pvc://models/tiny",
         "Adapters": "1/2",
         "Reason": "PodsStarting",
         "Summary": "starting",

@@ -8,13 +8,16 @@ from typing import Any
 
 import httpx
 import pytest
+from graftwork.api import LLMDeployment
 from graftwork.clock import SystemClock
 from graftwork.cluster.client import Cluster
 from graftwork.cluster.connect import connect
 from graftwork.cluster.kinds import WATCHED, Key, sweep_key
 from graftwork.cluster.mirror import Mirror
 from graftwork.config import Config
-from graftwork.plan import sweep
+from graftwork.plan import inspecting, revisions, serving, sources, sweep
+from graftwork.plan.sources import Source
+from graftwork.reconcile.children import owned
 from graftwork.reconcile.context import Context
 from graftwork.reconcile.finetunejob import FineTuneJobReconciler
 from graftwork.reconcile.llmdeployment import LLMDeploymentReconciler
@@ -68,19 +71,31 @@ async def operator(api_server: ApiServer, namespace: str, monkeypatch: pytest.Mo
 
 
 async def make(operator: Operator, case: str) -> list[dict[str, Any]]:
-    """Create the objects of a golden case as a user would; a model that the case has resolved is known already."""
+    """Create the objects of a golden case as a user would; a model that has to be looked up is known already."""
     made = []
     for obj in render.read(case):
         if obj["kind"] != "Config":
             metadata = {key: value for key, value in obj["metadata"].items() if key in ("name", "labels")}
             fields = {key: value for key, value in obj.items() if key != "status"}
             created = await operator.cluster.create({**fields, "metadata": {**metadata, "namespace": operator.namespace}})
-            model = (obj.get("status") or {}).get("model") or {}
-            if "resolved" in model:
+            model = known_model(obj)
+            if model:
                 version = created["metadata"]["resourceVersion"]
                 await operator.cluster.patch_status(obj["kind"], operator.namespace, metadata["name"], {"model": model}, version)
             made.append(created)
     return made
+
+
+def known_model(obj: dict[str, Any]) -> dict[str, Any]:
+    """Return `status.model` as a look at the source left it: of the case, or of a bucket that the case says nothing of; nothing for a claim."""
+    model: dict[str, Any] = (obj.get("status") or {}).get("model") or {}
+    source = (obj["spec"].get("model") or {}).get("source") or ""
+    if "resolved" in model or obj["kind"] != "LLMDeployment" or not source.startswith("s3://"):
+        return model if "resolved" in model else {}
+    facts = {"fingerprint": "sha256:" + "1" * 64, "architecture": "Qwen3ForCausalLM", "parameters": 3, "weightsBytes": 6}
+    files = {"count": 3, "bytes": 7, "largestBytes": 6, "digest": "sha256:" + "e" * 64}
+    key = inspecting.key(LLMDeployment.from_object(obj))
+    return {"resolved": {"key": key, "source": source, "revision": "e" * 64, "files": files, "facts": facts}}
 
 
 @pytest.mark.parametrize("case", render.names())
@@ -103,8 +118,9 @@ async def test_what_a_case_makes_is_admitted_and_a_further_pass_writes_nothing(o
     assert await operator.versions() == before
 
 
-async def test_a_model_of_a_hub_is_looked_up_before_pods_are_made(operator: Operator) -> None:
-    spec = {"model": {"source": "hf://acme/tiny"}}
+@pytest.mark.parametrize("source", ["hf://acme/tiny", "s3://models/tiny"])
+async def test_a_model_is_looked_up_before_pods_are_made(operator: Operator, source: str) -> None:
+    spec = {"model": {"source": source}}
     fields = {"apiVersion": "graftwork.dev/v1alpha1", "kind": "LLMDeployment", "metadata": {"name": "tiny", "namespace": operator.namespace}}
     await operator.cluster.create({**fields, "spec": spec})
     for _ in range(2):
@@ -116,7 +132,33 @@ async def test_a_model_of_a_hub_is_looked_up_before_pods_are_made(operator: Oper
     assert await operator.versions() == before
 
 
-@pytest.mark.parametrize("case", ["import-hub", "import-bucket-account", "sweep", "serving-hub", "training-hub"])
+async def test_a_model_of_a_bucket_that_was_served_before_is_neither_looked_up_nor_pinned(operator: Operator) -> None:
+    """The stored revision as the API server gives it back is enough to know it."""
+    spec = {"model": {"source": "s3://models/tiny", "credentialsSecret": "bucket"}, "adapters": {"maxRank": 16}}
+    fields = {"apiVersion": "graftwork.dev/v1alpha1", "kind": "LLMDeployment", "metadata": {"name": "tiny", "namespace": operator.namespace}}
+    created = await operator.cluster.create({**fields, "spec": spec})
+    resource = LLMDeployment.from_object(created)
+    source = sources.parse("spec.model.source", resource.spec.model.source, sources.MODEL_KINDS)
+    assert isinstance(source, Source)
+
+    def render(template_hash: str) -> dict[str, Any]:
+        return serving.pod_template(resource, serving.Inputs(source), CONFIG, template_hash)
+
+    old = revisions.revision(resource, [], render, {"engine": "engine:1"})
+    await operator.cluster.apply(owned(created, old.manifest))
+    for _ in range(2):
+        await operator.run("LLMDeployment", "tiny")
+    before = await operator.versions()
+    assert [name for name in before if name.startswith("Job/")] == []
+    assert [name for name in before if name.startswith("ControllerRevision/")] == [f"ControllerRevision/{old.manifest['metadata']['name']}"]
+    deployment = await operator.cluster.get("Deployment", operator.namespace, "tiny")
+    assert deployment is not None
+    assert revisions.stored_hash(deployment["spec"]["template"]) == old.template_hash
+    await operator.run("LLMDeployment", "tiny")
+    assert await operator.versions() == before
+
+
+@pytest.mark.parametrize("case", ["import-hub", "import-bucket-account", "sweep", "serving-hub", "serving-bucket", "training-hub"])
 async def test_pods_of_jobs_satisfy_the_restricted_standard(operator: Operator, admin: httpx.Client, namespace: str, case: str) -> None:
     label = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
     admin.patch(f"/api/v1/namespaces/{namespace}", json=label, headers={"Content-Type": "application/merge-patch+json"}).raise_for_status()

@@ -92,11 +92,12 @@ def test_a_flag_that_graftwork_owns_is_refused_and_the_pods_stay(kube: Kube) -> 
     kube.wait_condition("llmdeployment", "tiny", "Ready", timeout=30)
 
 
-def test_a_model_that_is_not_there_is_named_by_the_download(kube: Kube) -> None:
+def test_a_model_that_is_not_there_is_named_before_a_pod_is_made(kube: Kube) -> None:
     kube.apply(deployment("missing", model={"source": "s3://models/no-such-model", "credentialsSecret": "graftwork-store"}))
     item = kube.wait_condition("llmdeployment", "missing", "Ready", "False", timeout=60)
     item = kube.wait("llmdeployment", "missing", lambda x: condition(x, "Ready").get("reason") == "SourceNotFound", 60, "SourceNotFound")
     assert "s3://models/no-such-model" in condition(item, "Ready")["message"]
+    assert kube.get("deployment", "missing") is None
     kube.delete("llmdeployment", "missing")
 
 

@@ -1,7 +1,8 @@
-"""A model of a hub: looked up once, frozen to its commit, served from there, refused by name; a branch that moves is followed only when asked."""
+"""Models of a hub and of a bucket: looked up once, frozen, served from there, refused by name; what moves is followed only when asked."""
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
 import urllib.request
@@ -14,7 +15,7 @@ import pytest
 from graftwork_store.clients import open_url
 
 from tests.e2e import sources
-from tests.e2e.adapters import Bucket
+from tests.e2e.adapters import STORE_SECRET, Bucket
 from tests.e2e.service import Service, deployment
 from tests.e2e.test_60_import import HUB_VARIABLE, opaque, secrets_of
 from tests.harness import install
@@ -29,6 +30,16 @@ REFUSED = {
     "no-revision": ({"source": "hf://acme/open", "revision": "v9"}, "RevisionNotFound", ("acme/open@v9",)),
     "no-repository": ({"source": "hf://acme/nothing"}, "SourceDenied", ("acme/nothing",)),
     "pickles": ({"source": "hf://acme/pickles"}, "UnsupportedFormat", ("pytorch_model.bin", "safetensors")),
+}
+
+PREFIX = "s3://data/looked"
+KEEPER = "bucketed"
+BAD_KEYS, NOWHERE = "bucket-bad-keys", "bucket-nowhere"
+REFUSED_BUCKETS = {
+    "no-bucket": ("s3://no-such-bucket/tiny", STORE_SECRET, "SourceNotFound", ("s3://no-such-bucket/tiny",)),
+    "no-object": (f"{PREFIX}/nothing", STORE_SECRET, "SourceNotFound", ("nothing lies there",)),
+    "pickled": (f"{PREFIX}/pickled", STORE_SECRET, "UnsupportedFormat", ("pytorch_model.bin", "safetensors")),
+    "bad-keys": (f"{PREFIX}/tiny", BAD_KEYS, "SourceDenied", (f"{PREFIX}/tiny",)),
 }
 
 
@@ -193,3 +204,68 @@ def test_a_branch_that_moves_is_followed_only_when_asked(kube: Kube, served: Ser
     Service.ready(kube, NAME)
     assert f"hf://acme/gated@{newer}" in downloading(served.pod())
     assert served.ask(NAME).status == 200
+
+
+def of_a_bucket(name: str, source: str, secret: str, replicas: int = 0) -> Object:
+    """Return an LLMDeployment of a bucket; without replicas it is looked up, and no engine starts."""
+    return deployment(name, replicas, model={"source": source, "credentialsSecret": secret}, adapters=NO_ADAPTERS)
+
+
+@pytest.fixture(scope="module")
+def looked(kube: Kube, bucket: Bucket) -> Iterator[Bucket]:
+    """LLMDeployments of buckets without pods, all applied at once: one that is served, some that are refused, one whose server does not answer."""
+    files = model_files(bucket)
+    bucket.put(f"{PREFIX}/tiny", files)
+    bucket.put(f"{PREFIX}/pickled", {"config.json": files["config.json"], "pytorch_model.bin": b"\x80\x04N."})
+    keys = {name: bucket.environment[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    inside = base64.b64decode((kube.get("secret", STORE_SECRET) or {})["data"]["AWS_ENDPOINT_URL"]).decode()
+    kube.apply(
+        opaque(BAD_KEYS, **keys | {"AWS_SECRET_ACCESS_KEY": secrets.token_hex(16)}, AWS_ENDPOINT_URL=inside),
+        opaque(NOWHERE, **keys, AWS_ENDPOINT_URL="http://127.0.0.1:1"),
+        of_a_bucket(KEEPER, f"{PREFIX}/tiny", STORE_SECRET),
+        of_a_bucket("unreachable", f"{PREFIX}/tiny", NOWHERE),
+        *(of_a_bucket(name, source, secret) for name, (source, secret, _, _) in REFUSED_BUCKETS.items()),
+    )
+    yield bucket
+    kube.delete("llmdeployment", KEEPER, "unreachable", *REFUSED_BUCKETS)
+    kube.delete("secret", BAD_KEYS, NOWHERE)
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED_BUCKETS))
+def test_a_bucket_that_cannot_be_served_is_refused_by_name_before_a_pod_is_made(kube: Kube, looked: Bucket, name: str) -> None:
+    _, _, reason, texts = REFUSED_BUCKETS[name]
+    found = condition(kube.wait_condition("llmdeployment", name, "Stalled", timeout=LOOK_SECONDS), "Stalled")
+    assert found["reason"] == reason, found["message"]
+    for text in (*texts, "graftwork.dev/refresh"):
+        assert text in found["message"]
+    assert kube.get("deployment", name) is None
+
+
+def test_a_bucket_that_does_not_answer_is_asked_again_and_nothing_stalls(kube: Kube, looked: Bucket) -> None:
+    def unreachable(item: Object) -> bool:
+        return bool(condition(item, "ModelResolved").get("reason") == "SourceUnreachable")
+
+    item = kube.wait("llmdeployment", "unreachable", unreachable, LOOK_SECONDS, "SourceUnreachable")
+    assert condition(item, "Stalled")["status"] == "False"
+    assert kube.get("deployment", "unreachable") is None
+
+
+def test_a_bucket_is_the_same_model_as_the_hub_s_and_its_listing_is_its_revision(kube: Kube, looked: Bucket) -> None:
+    found = resolved(kube, KEEPER)
+    assert found["files"]["digest"] == f"sha256:{found['revision']}"
+    assert found["facts"]["layers"] > 0
+    template = kube.wait("deployment", KEEPER, lambda item: True, 30, "there")["spec"]["template"]
+    assert f"sha256:{found['revision']}" in downloading(template)
+
+
+def test_a_bucket_that_changes_starts_no_other_model_and_is_followed_when_asked(kube: Kube, looked: Bucket) -> None:
+    before = resolved(kube, KEEPER)["revision"]
+    looked.put(f"{PREFIX}/tiny", {"notes.txt": b"other files than those that were looked up"})
+    kube.patch("llmdeployment", KEEPER, {"spec": {"replicas": 1}})
+    found = condition(kube.wait_condition("llmdeployment", KEEPER, "Stalled", timeout=LOOK_SECONDS), "Stalled")
+    assert found["reason"] == "SourceChanged", found["message"]
+    assert f"kubectl annotate llmd {KEEPER} graftwork.dev/refresh" in found["message"]
+    kube.patch("llmdeployment", KEEPER, {"spec": {"replicas": 0}})
+    kube.run("annotate", "llmdeployment", KEEPER, "graftwork.dev/refresh=1")
+    kube.wait("llmdeployment", KEEPER, lambda item: item["status"]["model"]["resolved"]["revision"] != before, LOOK_SECONDS, "the new listing")
+    kube.wait("llmdeployment", KEEPER, lambda item: item["status"]["rollout"]["revision"] == 2, LOOK_SECONDS, "its revision")

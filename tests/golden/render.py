@@ -62,7 +62,7 @@ def _serving(deployment: LLMDeployment, adapters: list[Any], config: Config) -> 
         resolved=resolved,
     )
     return [
-        *([inspecting.inspect_job(deployment, source, config)] if source.resolved else []),
+        *([inspecting.inspect_job(deployment, source, config)] if resolved else []),
         children.adapters_config_map(deployment.metadata.name, adapters_file.content(selection, rules(deployment))),
         children.service(deployment),
         children.disruption_budget(deployment),

@@ -8,9 +8,10 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from graftwork_store.errors import StoreError
-from graftwork_store.fingerprint import read_base
+from graftwork_store.fingerprint import BaseModel, read_base
 from graftwork_store.store import Store
 
 from graftwork_agent import backoff
@@ -20,6 +21,8 @@ from graftwork_agent.desired import ENGINE_NAME
 from graftwork_agent.engine import EngineClient, EngineGone, EngineOdd, View
 from graftwork_agent.inotify import FolderWatch
 from graftwork_agent.metrics import Metrics
+from graftwork_agent.model_facts import facts
+from graftwork_agent.model_folder import FolderModel
 from graftwork_agent.prepare import clean
 from graftwork_agent.settings import Settings
 from graftwork_agent.state import State
@@ -98,7 +101,7 @@ class Agent:
             await self._base_due.wait()
             self._base_due.clear()
             try:
-                self._state.base = await asyncio.to_thread(read_base, self._settings.base_dir)
+                self._state.base, self._state.described = await asyncio.to_thread(_base, self._settings.base_dir)
                 self._state.base_error, attempts = "", 0
                 self._state.wake.set()
             except (StoreError, OSError, ValueError, RecursionError) as error:  # the last two: JSON that nobody writes
@@ -155,6 +158,16 @@ class Agent:
                     LOG.warning("engine: its list changed from inside")
                     engine.listed = listed
                     state.wake.set()
+
+
+def _base(folder: Path) -> tuple[BaseModel, dict[str, Any]]:
+    """Read the base model, and what a look at its source would say: of a claim, which nobody looks up, no other program can tell it."""
+    base = read_base(folder)
+    try:
+        return base, facts(FolderModel(folder))
+    except (StoreError, OSError, ValueError) as error:  # the model is served all the same
+        LOG.warning("what kind of model it is, nobody is told: %s", error)
+        return base, {}
 
 
 def _folder_watch(changed: Callable[[], None]) -> FolderWatch | None:

@@ -32,6 +32,7 @@ class State:
         self.inputs = Inputs(settings.config_dir, settings.podinfo_dir)
         self.keys = Keys(settings.keys_dir)
         self.base: BaseModel | None = None
+        self.described: dict[str, Any] = {}  # what a look at its source would say of it besides
         self.base_error = ""
         self.files: dict[str, Files] = {}
         self.on_disk: set[str] = set()
@@ -146,7 +147,7 @@ class State:
             "pod": self.settings.pod,
             "observedHash": desired.hash if desired else "",
             "expectedHash": self.inputs.expected_hash,
-            "base": self.base.facts() if self.base else {"error": self.base_error} if self.base_error else None,
+            "base": {**self.base.facts(), **self.described} if self.base else {"error": self.base_error} if self.base_error else None,
             "engine": {
                 "state": "Starting" if engine is None else "Draining" if engine.draining else "Serving",
                 "instance": engine.instance if engine else "",

@@ -32,7 +32,8 @@ class ModelSource(Model):
 
     source: str = field(
         doc="Where the model lies in Hugging Face layout: `hf://<owner>/<repository>`, `s3://<bucket>/<prefix>` or `pvc://<claim>/<path>`. "
-        "One of a hub is looked up once and frozen to the commit; annotation `graftwork.dev/refresh` with a new text looks it up again.",
+        "One of a hub is looked up once and frozen to the commit, one of a bucket to the listing of its files; annotation `graftwork.dev/refresh` "
+        "with a new text looks it up again.",
         restarts=True,
         min_length=1,
         max_length=1024,
@@ -219,6 +220,15 @@ class LLMDeploymentSpec(Model):
     )
     rollout: Rollout = field(default_factory=Rollout, doc="How pods are replaced without losing a request.", restarts=True)
     pod: ServingPod = field(default_factory=ServingPod, doc="What the pods get beside what Graftwork decides.", restarts=True)
+    service_account_name: str = field(
+        "",
+        doc="ServiceAccount of the Jobs that look the model up and fill the shared cache, where a cloud gives accounts access to buckets (IRSA, "
+        "Workload Identity); no pod that serves has it, and so it needs `cache.mode: Shared`. The operator's configuration lists which are allowed "
+        "(`allowedServiceAccounts`). A FineTuneJob reads its base with Secrets only. Empty: the namespace's default.",
+        restarts=False,
+        max_length=253,
+        pattern=NAME,
+    )
 
 
 class LLMDeployment(Resource):

@@ -32,8 +32,8 @@ class Status(StatusModel):
     observed_generation: int | None = field(None, doc="Generation of the spec that this status is about.")
     conditions: tuple[Condition, ...] = field(
         (),
-        doc="Ready, Reconciling, Stalled; LLMDeployment also Placed, RolledBack, Serving and AdaptersLoaded, with an hf:// source ModelResolved, "
-        "with spec.access AccessReady, and PodSecurity while its pods are weaker than restricted.",
+        doc="Ready, Reconciling, Stalled; LLMDeployment also Placed, RolledBack, Serving and AdaptersLoaded, with an hf:// or s3:// source "
+        "ModelResolved, with spec.access AccessReady, and PodSecurity while its pods are weaker than restricted.",
         key="type",
     )
 
@@ -69,12 +69,12 @@ class InspectedFacts(StatusModel):
 
 
 class ResolvedModel(StatusModel):
-    """To what a source of a hub is frozen."""
+    """To what a source of a hub or a bucket is frozen."""
 
     key: str | None = field(None, doc="Hash of source, revision, credentialsSecret and graftwork.dev/refresh: another one is looked up anew.")
-    source: str | None = field(None, doc="The repository.")
+    source: str | None = field(None, doc="The repository, or the prefix of the bucket.")
     requested: str | None = field(None, doc="The revision as the spec names it.")
-    revision: str | None = field(None, doc="The commit.")
+    revision: str | None = field(None, doc="The commit; of a bucket the digest of the listing: names, sizes and etags.")
     resolved_at: str | None = field(None, doc="When it was looked up.")
     files: SourceFiles | None = field(None, doc="What a download brings.")
     facts: InspectedFacts | None = field(None, doc="What is known of the model without its weights.")
@@ -96,8 +96,11 @@ class ModelFacts(StatusModel):
     parameters: int | None = field(None, doc="Number of parameters.")
     weights_bytes: int | None = field(None, doc="Size of the weights.", unit="bytes")
     max_model_len: int | None = field(None, doc="Longest context that the model's configuration allows.", unit="tokens")
-    resolved: ResolvedModel | None = field(None, doc="To what an hf:// source is frozen.")
-    refused: RefusedModel | None = field(None, doc="Why an hf:// source cannot be served.")
+    facts: InspectedFacts | None = field(
+        None, doc="What the agents read of the model's configuration, where nobody looked the source up: a claim's, or a bucket's of before."
+    )
+    resolved: ResolvedModel | None = field(None, doc="To what an hf:// or s3:// source is frozen.")
+    refused: RefusedModel | None = field(None, doc="Why an hf:// or s3:// source cannot be served.")
 
 
 class ServedAlias(StatusModel):

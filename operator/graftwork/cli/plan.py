@@ -158,7 +158,7 @@ def _children(deployment: LLMDeployment, config: Config, known: Resolved | None)
     if not isinstance(source, Source):
         return {}
     # What a branch is now only the operator looks up; another name of a revision is taken for another revision.
-    pin = deployment.spec.model.revision or "main" if source.resolved else ""
+    pin = deployment.spec.model.revision or "main" if source.versioned else ""
     pinned = sources.pinned(source, pin) if pin else source
     template = serving.pod_template(
         deployment, serving.Inputs(pinned, known if source.resolved else None), config, revisions.template_hash(deployment, pin)

@@ -19,6 +19,12 @@ COLD_START_SECONDS = Histogram(
     ["phase"],
     buckets=(1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600),
 )
+INSPECT_SECONDS = Histogram(
+    "graftwork_inspect_seconds",
+    "What looking a model's source up took, from its Job to its end, by kind of source (hf, s3) and result (ModelResolved, or why not).",
+    ["source", "result"],
+    buckets=(1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800),
+)
 
 API_REQUESTS = Counter("graftwork_api_requests", "Answers of the API server, by kind, verb and HTTP code (0: none).", ["kind", "verb", "code"])
 API_WRITES = Counter("graftwork_api_writes", "Write requests sent to the API server.", ["kind", "verb"])

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
+from graftwork.facts.inspected import ModelFacts
+
 LOADED, UNLOADING, FAILED, REFUSED = "Loaded", "Unloading", "Failed", "Refused"
 
 
@@ -36,6 +40,8 @@ class BaseFacts:
     parameters: int
     weights_bytes: int
     max_model_len: int | None
+    model: ModelFacts | None = None
+    """The same and what the configuration says besides, as of a source that is looked up; None: an agent of before says no more."""
 
 
 @dataclass(frozen=True)
@@ -92,4 +98,12 @@ def _base(base: Mapping[str, Any]) -> BaseFacts:
         parameters=int(base.get("parameters") or 0),
         weights_bytes=int(base.get("weightsBytes") or 0),
         max_model_len=base.get("maxModelLen"),
+        model=_model(base) if "task" in base else None,
     )
+
+
+def _model(base: Mapping[str, Any]) -> ModelFacts | None:
+    try:
+        return ModelFacts.model_validate(base)
+    except ValidationError:
+        return None

@@ -100,6 +100,8 @@ class Resolution:
     resolved: Resolved | None = None
     problem: Problem | None = None
     again_seconds: float | None = None
+    took_seconds: float | None = None
+    """How long the look took that this pass found ended; None: it was known before, or goes on."""
 
     @property
     def waiting(self) -> bool:

@@ -10,7 +10,7 @@ from graftwork.api import LLMDeployment
 from graftwork.api.common import PodSettings
 from graftwork.config import Config
 from graftwork.facts.inspected import DEADLINE_SECONDS, KEPT_SECONDS, RETRIES
-from graftwork.plan import credentials, jobs, pods
+from graftwork.plan import credentials, identity, jobs, pods
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source, pinned
 
@@ -19,7 +19,8 @@ def key(deployment: LLMDeployment) -> str:
     """Return the hash of everything whose change makes the source looked up again; a branch that moves is none of it."""
     model = deployment.spec.model
     refresh = deployment.metadata.annotations.get(names.ANNOTATION_REFRESH, "")
-    text = json.dumps([model.source, model.revision, refresh, model.credentials_secret], separators=(",", ":"))
+    account = [deployment.spec.service_account_name] if deployment.spec.service_account_name else []  # without one, the key is that of before
+    text = json.dumps([model.source, model.revision, refresh, model.credentials_secret, *account], separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -30,7 +31,11 @@ def inspect_job(deployment: LLMDeployment, source: Source, config: Config) -> Ma
         {"name": names.inspect_job(name, key(deployment)), "labels": {names.LABEL_INSPECTS: name}},
         template={"labels": pods.pod_labels(PodSettings(), "inspect", name, names.LABEL_INSPECTS)},
         containers=[_inspect(deployment, source, config)],
-        pod={"volumes": [pods.empty("scratch"), *credentials.model_volumes(source, secret)], **_pull_secrets(deployment)},
+        pod={
+            **identity.of_job(deployment),
+            "volumes": [pods.empty("scratch"), *credentials.model_volumes(source, secret)],
+            **_pull_secrets(deployment),
+        },
         backoffLimit=RETRIES,
         activeDeadlineSeconds=DEADLINE_SECONDS,
         ttlSecondsAfterFinished=KEPT_SECONDS,
@@ -50,7 +55,7 @@ def _inspect(deployment: LLMDeployment, source: Source, config: Config) -> Manif
         config,
         command=["graftwork-agent"],
         args=["inspect", "--source", pinned(source, model.revision).text if model.revision else source.text],
-        env=credentials.model_env(source, model.credentials_secret, config),
+        env=identity.job_env(deployment, source, config),
         resources=pods.small("256Mi"),
         volumeMounts=[pods.mount("scratch", "/tmp"), *credentials.model_mounts(source, model.credentials_secret)],
     )

@@ -20,7 +20,7 @@ from graftwork.plan import capacity
 from graftwork.plan.pods import Manifest
 
 KEPT = 10
-_NOT_IN_PODS = frozenset({"replicas", "access"})
+_NOT_IN_PODS = frozenset({"replicas", "access", "serviceAccountName"})
 _PLAIN = {"maxRank": capacity.LEAST_RANK}
 """Written out or found by `auto`, these are what a template without a word about them has."""
 

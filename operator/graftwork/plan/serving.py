@@ -48,7 +48,7 @@ def pod_template(deployment: LLMDeployment, inputs: Inputs, config: Config, temp
             "terminationGracePeriodSeconds": spec.rollout.drain_seconds + spec.rollout.answer_seconds + TEARDOWN_SECONDS,
             "initContainers": [
                 _install(config),
-                *([_download(deployment, source, config)] if source.downloaded else []),
+                *([_download(deployment, inputs, config)] if source.downloaded else []),
                 _agent(deployment, source, config),
             ],
             "containers": [_engine(deployment, source, config, sizes)],
@@ -78,18 +78,24 @@ def _install(config: Config) -> Manifest:
     )
 
 
-def _download(deployment: LLMDeployment, source: Source, config: Config) -> Manifest:
-    secret = deployment.spec.model.credentials_secret
+def _download(deployment: LLMDeployment, inputs: Inputs, config: Config) -> Manifest:
+    source, secret = inputs.source, deployment.spec.model.credentials_secret
     return pods.container(
         names.CONTAINER_DOWNLOAD,
         config.images.agent,
         config,
         command=["graftwork-agent"],
-        args=["download", "--source", source.text, "--to", engine.MODEL],
+        args=["download", "--source", source.text, "--to", engine.MODEL, *_digest(inputs)],
         env=credentials.model_env(source, secret, config),
         resources=pods.small("256Mi"),
         volumeMounts=[pods.mount("model", engine.MODEL), *credentials.model_mounts(source, secret)],
     )
+
+
+def _digest(inputs: Inputs) -> list[str]:
+    """Return what a bucket's listing has to be: of one that has changed since, another model would come under this one's revision."""
+    resolved = inputs.resolved
+    return ["--digest", f"sha256:{resolved.revision}"] if resolved and not inputs.source.versioned else []
 
 
 def _agent(deployment: LLMDeployment, source: Source, config: Config) -> Manifest:

@@ -37,6 +37,11 @@ class Source:
     @property
     def resolved(self) -> bool:
         """Whether it has to be looked up to which revision it is frozen, before pods are made."""
+        return self.kind in ("hf", "s3")
+
+    @property
+    def versioned(self) -> bool:
+        """Whether each of its revisions can be had by name; of a bucket there is only what lies there now."""
         return self.kind == "hf"
 
 
@@ -55,5 +60,5 @@ def parse(field: str, text: str, kinds: tuple[str, ...]) -> Source | Problem:
 
 
 def pinned(source: Source, revision: str) -> Source:
-    """Return the source at one revision, as downloads are told."""
-    return replace(source, text=f"{source.text}@{revision}")
+    """Return the source at one revision, as downloads are told; a bucket, whose revisions have no names, as it is."""
+    return replace(source, text=f"{source.text}@{revision}") if source.versioned else source

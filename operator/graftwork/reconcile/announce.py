@@ -10,7 +10,7 @@ from graftwork.reconcile.context import Context, Object
 from graftwork.status import access
 
 _TOLD = ("Ready", "Stalled", "AdaptersLoaded", "AccessReady")
-_WARNINGS = (Reason.ADAPTER_FAILED, Reason.OVER_CAPACITY, Reason.RECONCILE_FAILED, *access.WARNINGS)
+_WARNINGS = (Reason.ADAPTER_FAILED, Reason.OVER_CAPACITY, Reason.RECONCILE_FAILED, Reason.SOURCE_UNREACHABLE, Reason.INSPECT_FAILED, *access.WARNINGS)
 _AT_FIRST = (Reason.PODS_STARTING, Reason.NO_ADAPTERS)
 """How every new LLMDeployment begins: that is no news, and an Event is a write."""
 

@@ -13,7 +13,7 @@ from graftwork.facts.agents import Agent
 from graftwork.facts.inspected import Resolution
 from graftwork.facts.pods import Pod
 from graftwork.facts.problem import Problem
-from graftwork.plan import adapters_file, capacity, children, engine, engine_combinations, podsecurity, serving, sources
+from graftwork.plan import adapters_file, capacity, children, engine, engine_combinations, identity, podsecurity, serving, sources
 from graftwork.plan.adapters import Rules
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
@@ -75,7 +75,7 @@ class LLMDeploymentReconciler:
         if view.resource and view.source and view.rules and not problem:
             resource = capacity.resolved(view.resource, view.rules.max_rank)
             try:
-                resolution = await resolving.resolve(ctx, view.obj, view.resource, view.source)
+                resolution = await resolving.resolve(ctx, view.obj, resource, view.source)
                 if resolution.waiting:
                     await apply_children(ctx, view.obj, _common(view, resource, view.rules), resolving.PRUNED_WHILE_WAITING)
                 else:
@@ -98,6 +98,7 @@ class LLMDeploymentReconciler:
         status = _status(key, ctx, replace(view, obj=live), problem, rolled, resolution=resolution, access=access.condition)
         written = await write_status(ctx, live, status)
         rollout.count(rolled, obj.get("status") or {}, status)
+        resolving.count(view.source, resolution, obj.get("status") or {}, status)
         announce(ctx, obj, status)
         self._wake_adapters(key, ctx, view, written)
         waits = [again, resolution.again_seconds if resolution else None, observe.settling(view.pods, view.agents)]
@@ -144,7 +145,7 @@ async def _gather(key: Key, ctx: Context, obj: Object) -> _View:
         return _View(obj, None, None, pods, agents, NOTHING, None, Problem(Reason.INVALID_SPEC, str(error)), None)
     store = await observe.store_problem(ctx, key.namespace)
     source = sources.parse("spec.model.source", resource.spec.model.source, sources.MODEL_KINDS)
-    problems = _problems(resource, source)
+    problems = [*_problems(resource, source), *_identity(resource, source, ctx)]
     if store and store.reason is Reason.STORE_NOT_SHARED:
         problems.append(store)
     adapters, rules, seen = observe.inputs(ctx, resource, pods, agents, nothing_new=store is not None)
@@ -152,6 +153,11 @@ async def _gather(key: Key, ctx: Context, obj: Object) -> _View:
     unserved = store if store and observe.adapters(ctx, key.namespace) else None
     parsed = source if isinstance(source, Source) else None
     return _View(obj, resource, parsed, pods, agents, selection, rules, problems[0] if problems else None, unserved)
+
+
+def _identity(resource: LLMDeployment, source: Source | Problem, ctx: Context) -> list[Problem]:
+    found = identity.problem(resource, source, identity.PER_POD, ctx.config) if isinstance(source, Source) else None
+    return [found] if found else []
 
 
 def _problems(resource: LLMDeployment, source: Source | Problem) -> list[Problem]:

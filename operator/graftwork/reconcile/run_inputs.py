@@ -39,9 +39,9 @@ async def resolve(ctx: Context, job: FineTuneJob) -> Inputs | Problem:
 
 
 def _base(field: str, text: str, deployment: LLMDeployment | None) -> Source | Problem:
-    """Return where the base is: of a deployment whose source was looked up, the commit that it serves, wherever the branch has moved since."""
+    """Return where the base is: of a deployment of a hub's repository the commit that it serves, wherever the branch has moved since."""
     base = sources.parse(field, text, sources.MODEL_KINDS if deployment else sources.BASE_KINDS)
-    if isinstance(base, Problem) or not (deployment and base.resolved):
+    if isinstance(base, Problem) or not (deployment and base.versioned):
         return base
     resolved = resolving.frozen(deployment)
     return resolved if isinstance(resolved, Problem) else sources.pinned(base, resolved.revision)

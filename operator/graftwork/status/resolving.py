@@ -83,8 +83,20 @@ def _failed(asked: Asked, job: JobFacts, ordered: Sequence[Pod]) -> Problem:
 
 
 def _for_the_user(asked: Asked, reason: Reason, text: str) -> Problem:
-    again = f"kubectl annotate llmd {asked.deployment} {names.ANNOTATION_REFRESH}=$(date +%s) --overwrite"
+    again = _refresh(asked.deployment)
     return Problem(reason, f"{text}. It is looked up again when model.source, revision or credentialsSecret changes, or by `{again}`")
+
+
+def _refresh(deployment: str) -> str:
+    return f"kubectl annotate llmd {deployment} {names.ANNOTATION_REFRESH}=$(date +%s) --overwrite"
+
+
+def with_remedy(problem: Problem, deployment: str) -> Problem:
+    """Return what keeps a pod from starting; of a bucket that has changed since it was frozen, with how to serve what it has now."""
+    if problem.reason is not Reason.SOURCE_CHANGED:
+        return problem
+    text = f"{problem.message}. To serve what is there now: `{_refresh(deployment)}`"
+    return Problem(problem.reason, text, problem.needs_user)
 
 
 def _words(_: Container, message: str) -> tuple[Reason, str]:
@@ -95,8 +107,9 @@ def said(resolved: Resolved) -> str:
     """Return what a source is frozen to, in one line."""
     facts = resolved.facts
     quantized = f", {facts.quantization}" if facts.quantization else ""
+    frozen = "is commit" if resolved.source.startswith("hf://") else f"has {resolved.files.count} files, and is frozen to their listing"
     return (
-        f"{resolved.source}{f' ({resolved.requested})' if resolved.requested else ''} is commit {resolved.revision}: "
+        f"{resolved.source}{f' ({resolved.requested})' if resolved.requested else ''} {frozen} {resolved.revision}: "
         f"{facts.architecture or 'a model'}, {facts.parameters} parameters, {facts.weights_bytes} bytes of weights{quantized}"
     )
 
@@ -128,4 +141,6 @@ def model(facts: Mapping[str, Any] | None, before: Mapping[str, Any] | None, res
         problem = resolution.problem
         if problem and problem.needs_user:
             found["refused"] = {"key": resolution.wanted, "reason": str(problem.reason), "message": problem.message}
+    if "resolved" in found:
+        found.pop("facts", None)  # it has them already
     return found or None

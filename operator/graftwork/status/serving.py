@@ -154,6 +154,7 @@ def _on_the_way(seen: Observed, active: Sequence[Pod], ready: Sequence[Pod]) -> 
     problem = seen.rollout_problem or first_problem(pod for pod in active if pod.template_hash == seen.template_hash)
     if problem:
         kept = f"; {len(ready)} ready pods go on serving" if ready else ""
+        problem = resolving.with_remedy(problem, seen.name)
         return conditions.of_problem(Problem(problem.reason, problem.message + kept, problem.needs_user))
     if seen.refused_pods:
         return conditions.progressing(Reason.PODS_REFUSED, f"the API server refuses to make pods: {seen.refused_pods}")
@@ -200,5 +201,6 @@ def _model(seen: Observed, ready: Sequence[Pod]) -> Mapping[str, Any] | None:
                 "parameters": base.parameters,
                 "weightsBytes": base.weights_bytes,
                 "maxModelLen": base.max_model_len,
+                **({"facts": base.model.model_dump(mode="json", by_alias=True, exclude_none=True)} if base.model else {}),
             }
     return seen.before.get("model")

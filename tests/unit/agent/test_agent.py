@@ -16,7 +16,7 @@ from graftwork_agent.desired import content_hash
 from graftwork_agent.prepare import remove
 from graftwork_agent.server import make_app
 from graftwork_store.clock import now as rfc3339_now
-from graftwork_store.errors import StoreUnreachable
+from graftwork_store.errors import ModelInvalid, StoreUnreachable
 from graftwork_store.store import Store
 
 from tests.unit.agent.pod import STATUS_SCHEMA, Pod, adapters_json, engine_name, entry
@@ -36,6 +36,7 @@ async def test_a_listed_adapter_is_loaded_routed_and_reported(pod: Pod, engine: 
     assert row["seenAt"] <= row["loadSentAt"] <= row["loadedAt"]
     assert (status["observedHash"], status["expectedHash"], status["pod"]) == (found, "a" * 64, "support-abc")
     assert status["base"]["fingerprint"] == pod.fingerprint
+    assert (status["base"]["task"], status["base"]["layers"], status["base"]["quantization"]) == ("generate", None, "")
     assert status["engine"] == {"state": "Serving", "instance": engine.instance, "startedAt": "2026-11-21T13:00:00.123456Z", "draining": False}
     assert engine.routing == {
         "apiVersion": "graftwork.dev/routing/v1",
@@ -379,3 +380,13 @@ async def test_two_agents_never_have_the_same_version(pod: Pod) -> None:
     assert first.board.version != second.board.version
     for agent in (first, second):
         await agent._client.close()
+
+
+async def test_a_model_that_only_the_look_cannot_read_is_served_all_the_same(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Any) -> dict[str, Any]:
+        raise ModelInvalid("it is odd")
+
+    monkeypatch.setattr("graftwork_agent.agent.facts", refuse)
+    async with pod.serve() as seen:
+        await seen.until(lambda: (seen.status.get("base") or {}).get("fingerprint") == pod.fingerprint)
+        assert "task" not in seen.status["base"]

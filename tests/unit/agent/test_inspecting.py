@@ -13,6 +13,7 @@ import pytest
 from graftwork_agent import inspecting, model_facts
 from graftwork_agent.__main__ import main
 from graftwork_agent.inspecting import open_model
+from graftwork_agent.model_folder import FolderModel
 from graftwork_store.clients import s3_client
 from graftwork_store.errors import (
     ModelInvalid,
@@ -243,7 +244,9 @@ def s3_env(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[dic
 
 def test_a_model_in_a_bucket_is_the_same_model_and_its_listing_is_its_revision(s3_env: dict[str, str], base: Path) -> None:
     first = open_model(f"s3://{BUCKET}/models/tiny", s3_env)
-    assert model_facts.facts(first)["fingerprint"] == read_base(base).fingerprint
+    in_a_folder = model_facts.facts(FolderModel(base))
+    assert in_a_folder["fingerprint"] == read_base(base).fingerprint
+    assert model_facts.facts(first) == in_a_folder, "by range requests as in a pod"
     assert open_model(f"s3://{BUCKET}/models/tiny", s3_env).revision == first.revision
     obstore.put(s3_client(BUCKET, "", s3_env), "models/tiny/extra.json", b"{}")
     assert open_model(f"s3://{BUCKET}/models/tiny", s3_env).revision != first.revision

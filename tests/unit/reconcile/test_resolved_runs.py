@@ -36,3 +36,16 @@ async def test_a_run_for_a_model_that_was_refused_waits_and_says_why() -> None:
     await world.run("FineTuneJob", "tickets")
     assert condition(world.status("FineTuneJob", "tickets"), "Ready") == ("False", "SourceGated")
     assert "LLMDeployment ml/support was refused" in message(world.status("FineTuneJob", "tickets"), "Ready")
+
+
+async def test_a_run_for_a_model_of_a_bucket_waits_for_no_look_and_reads_the_bucket() -> None:
+    world = World()
+    world.deployment(model={"source": "s3://models/tiny", "credentialsSecret": "bucket"})
+    await world.run("LLMDeployment", "support")
+    assert condition(world.status("LLMDeployment", "support"), "ModelResolved") == ("False", "ModelResolving")
+    fine_tune(world, deploymentRef="support")
+    await world.run("FineTuneJob", "tickets")
+    spec = world.get("Job", "tickets-run-1")["spec"]["template"]["spec"]
+    (base,) = [item for item in spec["initContainers"] if item["name"] == "download-base"]
+    assert "s3://models/tiny" in base["args"]
+    assert "bucket" in {item["valueFrom"]["secretKeyRef"]["name"] for item in base["env"] if "valueFrom" in item}

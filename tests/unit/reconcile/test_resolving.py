@@ -335,7 +335,7 @@ async def test_a_job_that_may_make_no_pod_says_so_and_where_to_look() -> None:
     assert f"kubectl describe job {live['metadata']['name']}" in message(status(world), "Ready")
 
 
-async def test_a_source_of_a_bucket_is_served_at_once_and_says_nothing_of_a_look() -> None:
+async def test_a_source_of_a_claim_is_served_at_once_and_says_nothing_of_a_look() -> None:
     world = World()
     world.deployment()
     await world.run("LLMDeployment", "support")
@@ -345,12 +345,13 @@ async def test_a_source_of_a_bucket_is_served_at_once_and_says_nothing_of_a_look
     assert "model" not in status(world)
 
 
-async def test_a_deployment_that_goes_back_to_a_bucket_forgets_the_hub() -> None:
+async def test_a_deployment_that_goes_to_a_claim_forgets_the_hub() -> None:
     world = World()
     await resolved(world)
-    world.edit("LLMDeployment", "support", model={"source": "s3://models/tiny"})
+    world.edit("LLMDeployment", "support", model={"source": "pvc://models/tiny"})
     await world.run("LLMDeployment", "support")
-    assert "s3://models/tiny" in download(world)
+    template = world.get("Deployment", "support")["spec"]["template"]["spec"]
+    assert [item["name"] for item in template["initContainers"] if item["name"] == "download"] == []
     assert "resolved" not in status(world).get("model", {})
 
 

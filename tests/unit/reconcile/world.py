@@ -88,7 +88,8 @@ class World:
         return found
 
     def deployment(self, name: str = "support", **spec: Any) -> None:
-        self.add("LLMDeployment", name, {"model": {"source": "s3://models/tiny"}, "accelerator": {"types": ["cpu"]}, **spec})
+        """Add a deployment of a claim: nothing has to be looked up before its pods are made."""
+        self.add("LLMDeployment", name, {"model": {"source": "pvc://models/tiny"}, "accelerator": {"types": ["cpu"]}, **spec})
 
     def adapter(self, alias: str = "medical", version: int = 1, letter: str = "a", **spec: Any) -> str:
         digest = f"sha256:{letter * 64}"
