@@ -74,6 +74,7 @@ class ResolvedModel(StatusModel):
     key: str | None = field(None, doc="Hash of source, revision, credentialsSecret and graftwork.dev/refresh: another one is looked up anew.")
     source: str | None = field(None, doc="The repository, or the prefix of the bucket.")
     requested: str | None = field(None, doc="The revision as the spec names it.")
+    refresh: str | None = field(None, doc="Text of graftwork.dev/refresh that was answered by it. An annotation that goes asks for nothing.")
     revision: str | None = field(None, doc="The commit; of a bucket the digest of the listing: names, sizes and etags.")
     resolved_at: str | None = field(None, doc="When it was looked up.")
     files: SourceFiles | None = field(None, doc="What a download brings.")
@@ -84,6 +85,7 @@ class RefusedModel(StatusModel):
     """Why a source cannot be served; it is not looked up again before the key changes."""
 
     key: str | None = field(None, doc="As in `resolved`.")
+    refresh: str | None = field(None, doc="As in `resolved`.")
     reason: str | None = field(None, doc="One word of the list in docs/reference/reasons.md.")
     message: str | None = field(None, doc="The same for people.")
 

@@ -53,11 +53,16 @@ class SourceFiles(Part):
 
 
 class Resolved(Part):
-    """To what a source is frozen. `key` is of everything whose change makes it looked up again, `requested` the revision as the user wrote it."""
+    """To what a source is frozen.
+
+    `key` is of everything whose change makes it looked up again, `requested` the revision as the user wrote it, `refresh` the text of
+    `graftwork.dev/refresh` that was answered by it.
+    """
 
     key: str = Field(min_length=1)
     source: str
     requested: str = ""
+    refresh: str = ""
     revision: str = Field(pattern=r"^[0-9a-f]{40,64}$")
     resolved_at: str = ""
     files: SourceFiles
@@ -99,6 +104,9 @@ class Resolution:
     wanted: str = ""
     resolved: Resolved | None = None
     problem: Problem | None = None
+    refused: bool = False
+    """Whether the look has ended and another one would end the same way: `problem` is remembered. What keeps its pod from starting may pass."""
+    refresh: str = ""
     again_seconds: float | None = None
     took_seconds: float | None = None
     """How long the look took that this pass found ended; None: it was known before, or goes on."""
@@ -119,7 +127,7 @@ def last_words(message: str) -> tuple[Reason, str]:
     return reported.last_words(parse(message), message, Reason.INSPECT_FAILED)
 
 
-def frozen(result: InspectResult, key: str, source: str, requested: str) -> Resolved | None:
+def frozen(result: InspectResult, key: str, source: str, requested: str, refresh: str = "") -> Resolved | None:
     """Return to what a source is frozen by a result; None if the result is not of that source."""
     if result.outcome != "Succeeded" or not (result.resolved and result.files and result.model) or result.resolved.source != source:
         return None
@@ -127,6 +135,7 @@ def frozen(result: InspectResult, key: str, source: str, requested: str) -> Reso
         key=key,
         source=source,
         requested=requested,
+        refresh=refresh,
         revision=result.resolved.revision,
         resolved_at=result.inspected_at,
         files=result.files,
@@ -145,3 +154,9 @@ def refused(status: Mapping[str, Any], key: str) -> Problem | None:
     found = (status.get("model") or {}).get("refused") or {}
     reason = known(found.get("reason"))
     return Problem(reason, str(found.get("message") or "")) if reason and found.get("key") == key else None
+
+
+def answered(status: Mapping[str, Any]) -> str:
+    """Return the text of the refresh annotation that was answered last, well or by a refusal."""
+    model = status.get("model") or {}
+    return str((model.get("refused") or model.get("resolved") or {}).get("refresh") or "")

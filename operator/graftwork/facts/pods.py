@@ -89,6 +89,11 @@ class Pod:
         """Whether the pod counts: neither ended nor asked to end."""
         return not self.terminating and self.phase not in ("Failed", "Succeeded")
 
+    @property
+    def begun(self) -> bool:
+        """Whether one of its main containers runs or has run."""
+        return any(each.running or (each.has_ended and not each.init) for each in self.containers)
+
     def container(self, name: str) -> Container | None:
         """Return the container of that name, if the kubelet has reported it."""
         return next((container for container in self.containers if container.name == name), None)

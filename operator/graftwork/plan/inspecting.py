@@ -9,18 +9,25 @@ from graftwork import names
 from graftwork.api import LLMDeployment
 from graftwork.api.common import PodSettings
 from graftwork.config import Config
-from graftwork.facts.inspected import DEADLINE_SECONDS, KEPT_SECONDS, RETRIES
+from graftwork.facts.inspected import DEADLINE_SECONDS, KEPT_SECONDS, RETRIES, answered
 from graftwork.plan import credentials, identity, jobs, pods
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source, pinned
 
 
+def refresh(deployment: LLMDeployment) -> str:
+    """Return the text of `graftwork.dev/refresh` that holds: the one that was answered last where there is none.
+
+    An annotation that goes (`kubectl replace`, a GitOps tool that keeps to its manifests) asks for nothing.
+    """
+    return deployment.metadata.annotations.get(names.ANNOTATION_REFRESH) or answered(deployment.status)
+
+
 def key(deployment: LLMDeployment) -> str:
     """Return the hash of everything whose change makes the source looked up again; a branch that moves is none of it."""
     model = deployment.spec.model
-    refresh = deployment.metadata.annotations.get(names.ANNOTATION_REFRESH, "")
     account = [deployment.spec.service_account_name] if deployment.spec.service_account_name else []  # without one, the key is that of before
-    text = json.dumps([model.source, model.revision, refresh, model.credentials_secret, *account], separators=(",", ":"))
+    text = json.dumps([model.source, model.revision, refresh(deployment), model.credentials_secret, *account], separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -34,7 +41,7 @@ def inspect_job(deployment: LLMDeployment, source: Source, config: Config) -> Ma
         pod={
             **identity.of_job(deployment),
             "volumes": [pods.empty("scratch"), *credentials.model_volumes(source, secret)],
-            **_pull_secrets(deployment),
+            **_placement(deployment),
         },
         backoffLimit=RETRIES,
         activeDeadlineSeconds=DEADLINE_SECONDS,
@@ -42,9 +49,22 @@ def inspect_job(deployment: LLMDeployment, source: Source, config: Config) -> Ma
     )
 
 
-def _pull_secrets(deployment: LLMDeployment) -> Manifest:
-    found = deployment.spec.pod.image_pull_secrets
-    return {"imagePullSecrets": [{"name": name} for name in found]} if found else {}
+def _placement(deployment: LLMDeployment) -> Manifest:
+    """Return where it may run: wherever the pods are tolerated, not only where they have to be, or a GPU's node would be started to read a file."""
+    placement = pods.placement(deployment.spec.pod)
+    placement.pop("nodeSelector", None)
+    return placement
+
+
+def overtaken(live: Manifest, wanted: Manifest) -> bool:
+    """Return whether a Job that exists would be made with another image, or with other ways to a node, by the present spec and configuration."""
+    return _ways(live) != _ways(wanted)
+
+
+def _ways(job: Manifest) -> list[object]:
+    spec = job["spec"]["template"]["spec"]
+    ways = [spec.get(name) or None for name in ("tolerations", "priorityClassName", "imagePullSecrets")]
+    return [*ways, [container["image"] for container in spec["containers"]]]
 
 
 def _inspect(deployment: LLMDeployment, source: Source, config: Config) -> Manifest:

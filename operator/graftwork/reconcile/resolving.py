@@ -33,16 +33,24 @@ async def resolve(ctx: Context, obj: Object, deployment: LLMDeployment, source: 
     """Bring the look at the source one step further. What is known of its text is never asked again, whatever lies there by now."""
     if not source.resolved:
         return Resolution()
-    asked = Asked(deployment.metadata.name, inspecting.key(deployment), source.text, deployment.spec.model.revision)
+    refresh = inspecting.refresh(deployment)
+    asked = Asked(deployment.metadata.name, inspecting.key(deployment), source.text, deployment.spec.model.revision, refresh)
     known = inspected.remembered(deployment.status, asked.key) or _restored(ctx, obj, deployment, asked)
     if known:
         return Resolution(asked.key, known)
     refused = inspected.refused(deployment.status, asked.key)
     if refused:
-        return Resolution(asked.key, problem=refused)
+        return Resolution(asked.key, problem=refused, refused=True, refresh=refresh)
     if any(adopting.adopted(deployment, source, item, ctx.config) for item in _serving(ctx, obj)):
         return Resolution()
-    return await _follow(ctx, obj, asked, await _job(ctx, obj, deployment, source))
+    manifest = inspecting.inspect_job(deployment, source, ctx.config)
+    outcome = await apply_children(ctx, obj, [manifest], prune_kinds=())
+    job = outcome.live["Job", manifest["metadata"]["name"]]
+    if inspecting.overtaken(job, manifest) and not any(pod.begun for pod in _pods(ctx, asked, job)):
+        await ctx.cluster.delete("Job", obj["metadata"]["namespace"], job["metadata"]["name"], uid=job["metadata"]["uid"])
+        text = f"the Job that looks at {asked.text} is made again as the spec says now"
+        return Resolution(asked.key, problem=Problem(Reason.MODEL_RESOLVING, text, needs_user=False), again_seconds=observe.LEFTOVER_SECONDS)
+    return await _follow(ctx, obj, asked, job)
 
 
 async def _follow(ctx: Context, obj: Object, asked: Asked, job: Object) -> Resolution:
@@ -59,7 +67,8 @@ async def _follow(ctx: Context, obj: Object, asked: Asked, job: Object) -> Resol
     if expected:
         problem, again = without_pod(ctx, job, found.problem)
         return Resolution(asked.key, problem=problem, again_seconds=again)
-    return Resolution(asked.key, problem=found.problem, took_seconds=took)
+    final = bool(found.over and found.problem and found.problem.needs_user)
+    return Resolution(asked.key, problem=found.problem, refused=final, refresh=asked.refresh, took_seconds=took)
 
 
 def count(source: Source | None, resolution: Resolution | None, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
@@ -94,7 +103,7 @@ def _restored(ctx: Context, obj: Object, deployment: LLMDeployment, asked: Asked
     for item in _serving(ctx, obj):
         found = Resolved.from_object((item.get("data") or {}).get("model"))
         if found and (found.source, found.requested) == (asked.source, asked.requested):
-            return found.model_copy(update={"key": asked.key})
+            return found.model_copy(update={"key": asked.key, "refresh": asked.refresh})
     return None
 
 
@@ -107,12 +116,6 @@ def _serving(ctx: Context, obj: Object) -> list[Object]:
     applied = template.get(names.ANNOTATION_TEMPLATE_HASH)
     newest = sorted(stored, key=lambda item: int(item.get("revision") or 0), reverse=True)
     return [item for item in newest if revisions.stored_hash(item) == applied] if applied else newest[:1]
-
-
-async def _job(ctx: Context, obj: Object, deployment: LLMDeployment, source: Source) -> Object:
-    manifest = inspecting.inspect_job(deployment, source, ctx.config)
-    outcome = await apply_children(ctx, obj, [manifest], prune_kinds=())
-    return outcome.live["Job", manifest["metadata"]["name"]]
 
 
 async def _look(ctx: Context, asked: Asked, job: Object) -> Stand:

@@ -34,8 +34,7 @@ def last_failure(ordered: Sequence[Pod], words: Words) -> Failure | None:
 def under_way(ordered: Sequence[Pod], words: Words, attempts: int, otherwise: Problem) -> Problem:
     """Return what is to be said of a Job that goes on: what keeps its pod from starting, what failed before, or just that it runs."""
     newest = max((pod for pod in ordered if pod.active), key=lambda pod: (pod.created, pod.name), default=None)
-    begun = newest and any(container.running or (container.has_ended and not container.init) for container in newest.containers)
-    problem = pod_problem(newest) if newest and not begun else None
+    problem = pod_problem(newest) if newest and not newest.begun else None
     if problem:
         return problem
     found = last_failure([pod for pod in ordered if not pod.active], words)

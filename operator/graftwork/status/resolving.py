@@ -26,6 +26,7 @@ class Asked:
     key: str
     source: str
     requested: str
+    refresh: str = ""
 
     @property
     def text(self) -> str:
@@ -61,7 +62,7 @@ def stand(asked: Asked, job: JobFacts, pods: Sequence[Pod]) -> Stand:
 
 def _ended_well(asked: Asked, message: str) -> Stand:
     result = inspected.parse(message)
-    resolved = inspected.frozen(result, asked.key, asked.source, asked.requested) if result else None
+    resolved = inspected.frozen(result, asked.key, asked.source, asked.requested, asked.refresh) if result else None
     if resolved:
         return Stand(resolved=resolved, over=True)
     words = inspected.last_words(message)[1]
@@ -139,8 +140,9 @@ def model(facts: Mapping[str, Any] | None, before: Mapping[str, Any] | None, res
     elif resolution.wanted:
         found |= {"resolved": kept["resolved"]} if "resolved" in kept else {}
         problem = resolution.problem
-        if problem and problem.needs_user:
-            found["refused"] = {"key": resolution.wanted, "reason": str(problem.reason), "message": problem.message}
+        if problem and resolution.refused:
+            refused = {"key": resolution.wanted, "refresh": resolution.refresh, "reason": str(problem.reason), "message": problem.message}
+            found["refused"] = refused
     if "resolved" in found:
         found.pop("facts", None)  # it has them already
     return found or None

@@ -176,6 +176,76 @@ async def test_a_refresh_looks_again_and_rolls_only_what_has_moved() -> None:
     assert status(world)["rollout"]["revision"] == 2
 
 
+async def test_an_annotation_that_goes_asks_for_nothing() -> None:
+    world = World()
+    await resolved(world)
+    refresh(world, "1")
+    await world.run("LLMDeployment", "support")
+    await answered(world, NEWER, pod="i2")
+    await removed(world)
+    before = world.get("Deployment", "support")
+    refresh(world, "")
+    await world.run("LLMDeployment", "support")
+    assert jobs(world) == []
+    assert world.get("Deployment", "support") == before
+    refresh(world, "1")
+    await world.run("LLMDeployment", "support")
+    assert jobs(world) == [], "it was answered"
+    refresh(world, "2")
+    await world.run("LLMDeployment", "support")
+    assert len(jobs(world)) == 1
+
+
+async def test_an_annotation_that_goes_after_a_refusal_asks_for_nothing() -> None:
+    world = World()
+    await asked(world)
+    refresh(world, "1")
+    await world.run("LLMDeployment", "support")
+    inspect_pod(world, (65, failure("SourceGated", "gated")))
+    end(world, FAILED)
+    await world.run("LLMDeployment", "support")
+    await removed(world)
+    refresh(world, "")
+    await world.run("LLMDeployment", "support")
+    assert jobs(world) == []
+    assert condition(status(world), "Stalled") == ("True", "SourceGated")
+
+
+async def test_what_keeps_the_pod_from_starting_is_told_and_not_remembered() -> None:
+    world = World()
+    await asked(world)
+    inspect_pod(world, main=(container("inspect", waiting=("CreateContainerConfigError", 'secret "hub" not found')),))
+    await world.run("LLMDeployment", "support")
+    assert condition(status(world), "Stalled") == ("True", "InvalidSpec")
+    assert 'secret "hub" not found' in message(status(world), "Stalled")
+    assert "refused" not in (status(world).get("model") or {})
+    await answered(world)
+    assert condition(status(world), "ModelResolved")[0] == "True"
+    assert f"{SOURCE}@{COMMIT}" in download(world)
+
+
+async def test_a_job_that_has_not_begun_follows_the_spec() -> None:
+    world = World()
+    await asked(world)
+    inspect_pod(world, unschedulable="0/2 nodes: untolerated taint")
+    first = job(world)["metadata"]["uid"]
+    tolerated = {"tolerations": [{"key": "gpu", "operator": "Exists"}], "nodeSelector": {"gpu": "l4"}}
+    world.edit("LLMDeployment", "support", model={"source": SOURCE}, pod=tolerated)
+    result = await world.run("LLMDeployment", "support")
+    assert jobs(world) == []
+    assert result.requeue_after_seconds == 1.0
+    await world.run("LLMDeployment", "support")
+    spec = job(world)["spec"]["template"]["spec"]
+    assert job(world)["metadata"]["uid"] != first
+    assert spec["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
+    assert "nodeSelector" not in spec
+    inspect_pod(world, main=(container("inspect", running=True),), phase="Running")
+    second = job(world)["metadata"]["uid"]
+    world.edit("LLMDeployment", "support", model={"source": SOURCE}, pod={})
+    await world.run("LLMDeployment", "support")
+    assert job(world)["metadata"]["uid"] == second, "what runs is not disturbed"
+
+
 async def test_another_name_of_the_same_commit_rolls_nothing() -> None:
     world = World()
     await resolved(world)
