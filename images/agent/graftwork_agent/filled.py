@@ -106,7 +106,7 @@ class Claim:
             written.write_text(json.dumps(document | {"bytes": sum(file.size for file in files), "filledAt": now()}), encoding="utf-8")
             missing = [file.path for file in files if not _has(self.filling / file.path, file.size)]
             if missing:
-                raise CacheFailed(
+                raise FillFailed(
                     f".filling-{self._key} on the claim has lost {len(missing)} files, the first is {missing[0]}; they are fetched again"
                 )
             self.place(MANIFEST, written)
