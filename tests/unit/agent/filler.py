@@ -64,11 +64,13 @@ class Filler:
         code = filling.run({**self.env, **more, "GRAFTWORK_FILL": json.dumps(wanted)})
         return code, self.result()
 
-    def start(self, wanted: Mapping[str, Any], **more: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, wanted: Mapping[str, Any], program: str = "import sys; from graftwork_agent.__main__ import main; sys.exit(main(['fill']))"
+    ) -> subprocess.Popen[bytes]:
         """Begin a fill in a process of its own."""
         path = os.pathsep.join(str(REPOSITORY / part) for part in ("images/agent", "images/common"))
-        env = {**os.environ, **self.env, **more, "GRAFTWORK_FILL": json.dumps(wanted), "GRAFTWORK_TERMINATION_LOG": str(self.log), "PYTHONPATH": path}
-        return subprocess.Popen([sys.executable, "-m", "graftwork_agent", "fill"], env=env, stdout=subprocess.DEVNULL)
+        env = {**os.environ, **self.env, "GRAFTWORK_FILL": json.dumps(wanted), "GRAFTWORK_TERMINATION_LOG": str(self.log), "PYTHONPATH": path}
+        return subprocess.Popen([sys.executable, "-c", program], env=env, stdout=subprocess.PIPE)
 
     def result(self) -> dict[str, Any]:
         """Return the termination message, checked against what is promised of it."""
