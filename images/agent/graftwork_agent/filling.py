@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from graftwork_agent.refusal import Refusal
 
 _TERMINATED = 128 + signal.SIGTERM
 _MOST_PRUNED = 100
+_PARALLEL_FILES = 4
 
 
 def main() -> int:
@@ -45,7 +47,7 @@ def run(env: Mapping[str, str] | None = None) -> int:
     except (Refusal, StoreError) as error:
         result = _failed(fill, error.reason, error.message)
     except OSError as error:
-        told = failed(error, error.filename if isinstance(error.filename, str) else "a file")
+        told = _told(error)
         result = _failed(fill, told.reason, told.message)
     print(f"{result['reason']}: {result['message'] or result.get('filled')}", flush=True)
     results.write(result)
@@ -96,22 +98,28 @@ class Fill:
         model = open_model(self._wanted.source, self._env)
         check_listing(model, self._wanted.digest)
         files = [file for file in model.files if file.path != MANIFEST]  # a bucket may hold a copy of a cached model
-        with self.claim.attempt() as scratch:
-            try:
-                self._fetch(model, files, scratch)
-                self.claim.publish(self._wanted.place, self._wanted.revision, files, scratch)
-            except DiskFull as error:
-                raise self._full(files, error.message) from None
-            except (StoreError, OSError):
-                if scratch.is_dir():
-                    raise
-                raise FillFailed(f"another fill removed what this one was fetching to claim {self._wanted.claim}; it is tried again") from None
+        try:
+            with self.claim.attempt() as scratch:
+                self._bring_files(model, files, scratch)
+        except OSError as error:
+            told = _told(error)
+            raise self._full(files, told.message) if isinstance(told, DiskFull) else told from None
+        except DiskFull as error:
+            raise self._full(files, error.message) from None
+
+    def _bring_files(self, model: ModelSource, files: list[ModelFile], scratch: Path) -> None:
+        try:
+            self._fetch(model, files, scratch)
+            self.claim.publish(self._wanted.place, self._wanted.revision, files, scratch)
+        except (StoreError, OSError):
+            if scratch.is_dir():
+                raise
+            raise FillFailed(f"another fill removed what this one was fetching to claim {self._wanted.claim}; it is tried again") from None
 
     def _fetch(self, model: ModelSource, files: list[ModelFile], scratch: Path) -> None:
-        self.progress.enter("Verifying")
-        missing = [file for file in files if not self._is_here(model, file)]
-        total, need = sum(file.size for file in files), sum(file.size for file in missing)
-        self.progress.found(total - need, total)
+        total = sum(file.size for file in files)
+        missing = self._missing(model, files, total)
+        need = sum(file.size for file in missing)
         if need > self.claim.free_bytes():
             self.progress.enter("Pruning")
             self._prune()
@@ -132,6 +140,18 @@ class Fill:
         self.claim.place(file.path, path)
         with self._lock:
             self._fetched_bytes += file.size
+
+    def _missing(self, model: ModelSource, files: list[ModelFile], total: int) -> list[ModelFile]:
+        """Return the files that no attempt before has brought."""
+        self.progress.enter("Verifying")
+        missing, here = [], 0
+        with ThreadPoolExecutor(_PARALLEL_FILES) as pool:
+            for file, is_here in zip(files, pool.map(lambda file: self._is_here(model, file), files), strict=True):
+                here += file.size if is_here else 0
+                self.progress.found(here, total)
+                if not is_here:
+                    missing.append(file)
+        return missing
 
     def _is_here(self, model: ModelSource, file: ModelFile) -> bool:
         """Whether an attempt before has brought this file; it is read again where the source tells its hash."""
@@ -157,6 +177,10 @@ class Fill:
 
     def _prune(self) -> None:
         self.pruned += self.claim.prune(self._wanted.keep)
+
+
+def _told(error: OSError) -> StoreError:
+    return failed(error, Path(error.filename).name if isinstance(error.filename, (str, os.PathLike)) else "a file")
 
 
 def _succeeded(fill: Fill, filled: dict[str, Any]) -> dict[str, Any]:

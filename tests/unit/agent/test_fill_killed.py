@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
+import socket
 import subprocess
+import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import jsonschema
 import obstore
 import pytest
 from graftwork_store.clients import s3_client
 
 from tests.hub.server import Hub
 from tests.unit.agent.filler import Filler, Wire, instructions, lying, model_of, wire
+from tests.unit.agent.pod import SCHEMAS
 from tests.unit.store.gateway import BUCKET, running_gateway
 
 SHARDS = {f"model-{number:05}-of-00006.safetensors": random.Random(number).randbytes(300_000) for number in range(1, 7)}
 FILES = {"config.json": b'{"architectures": ["X"]}', "1_Pooling/config.json": b"{}", **SHARDS}
+PROGRESS_SCHEMA = json.loads((SCHEMAS / "fill-progress.schema.json").read_text())
 LARGE_BYTES = 256 << 20
 MEASURED = "import sys; from graftwork_agent.filling import main; code = main(); print(open('/proc/self/status').read()); sys.exit(code)"
 CUTS = [0.05, 0.35, 0.65, 0.95]
@@ -101,6 +109,41 @@ def test_a_fill_that_is_cut_late_has_something_to_keep(wired: tuple[Filler, Wire
 def test_a_fill_ends_at_once_when_its_pod_is_to_end(wired: tuple[Filler, Wire, Wire], tmp_path: Path) -> None:
     wanted = instructions(SOURCES[0], wired[0].env, tmp_path)
     assert cut_down(wired, wanted, 500_000, lambda process: process.terminate()) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_progress_is_told_while_bytes_come_and_a_second_fill_asks_for_none(wired: tuple[Filler, Wire, Wire], tmp_path: Path, source: str) -> None:
+    filler, *wires = wired
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    wanted = instructions(source, filler.env, tmp_path, progressPort=port)
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        go_on.wait(60)
+
+    for found in wires:
+        found.cut_at, found.at_byte, found.sent = 1_000_000, hold, 0
+    with filler.start(wanted) as process:
+        assert held.wait(60)
+        seen = [_progress(port, "")]
+        while not seen[-1]["bytesDone"]:
+            seen.append(_progress(port, seen[-1]["version"]))
+        go_on.set()
+        assert process.wait(60) == 0
+    assert (seen[-1]["key"], seen[-1]["phase"], seen[-1]["bytesTotal"]) == (wanted["key"], "Downloading", wanted["files"]["bytes"])
+    assert 0 < seen[-1]["bytesDone"] < 1_000_000 <= wanted["files"]["bytes"]
+    sent = [found.sent for found in wires]
+    assert filler.run(wanted)[1]["filled"]["fetchedBytes"] == 0
+    assert [found.sent for found in wires] == sent
+
+
+def _progress(port: int, since: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/progress?since={since}&wait=30", timeout=60) as answer:
+        found: dict[str, Any] = json.loads(answer.read())
+    jsonschema.validate(found, PROGRESS_SCHEMA)
+    return found
 
 
 @pytest.mark.parametrize("source", ["hf://acme/large", f"s3://{BUCKET}/large"])

@@ -341,3 +341,36 @@ def test_a_claim_that_takes_no_write_is_named(filler: Filler, tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     code, result = filler.run(instructions(HUB, filler.env, tmp_path / "file"))
     assert (code, result["reason"]) == (70, "FillFailed")
+
+
+@pytest.mark.parametrize("source", [HUB, S3])
+def test_a_fill_whose_halves_another_removed_is_tried_again(filler: Filler, claim: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    wanted = instructions(source, filler.env, claim)
+    real = filled.Claim.place
+
+    def place(self: filled.Claim, name: str, path: Path) -> None:
+        real(self, name, path)
+        for folder in claim.glob(".filling-*.*"):
+            shutil.rmtree(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(filled.Claim, "place", place)
+        code, result = filler.run(wanted)
+    assert (code, result["reason"]) == (70, "FillFailed")
+    code, result = filler.run(wanted)
+    assert code == 0
+    assert result["filled"]["fetchedBytes"] < wanted["files"]["bytes"], "what was whole was kept"
+
+
+def test_a_claim_that_is_full_to_the_last_byte_is_named_with_its_numbers(filler: Filler, claim: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = instructions(HUB, filler.env, claim)
+
+    def mkdir(self: Path, *_: Any, **__: Any) -> None:
+        raise OSError(122, "Disk quota exceeded", str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", mkdir)
+        code, result = filler.run(wanted)
+    assert (code, result["reason"]) == (70, "DiskFull")
+    for text in ("Disk quota exceeded", f"{wanted['files']['bytes']} bytes", "bytes are free", "support-cache"):
+        assert text in result["message"]
