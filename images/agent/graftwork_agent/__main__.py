@@ -1,4 +1,4 @@
-"""`python3 -m graftwork_agent install|download|inspect|import|sweep|serve`."""
+"""`python3 -m graftwork_agent install|download|inspect|fill|import|sweep|serve`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ def main(arguments: list[str] | None = None) -> int:
 
         return supervise()
     given = _parser().parse_args(arguments)
-    commands = {"install": _install, "download": _download, "inspect": _inspect, "import": _import, "sweep": _sweep, "serve": _serve}
+    commands = {
+        "install": _install,
+        "download": _download,
+        "inspect": _inspect,
+        "fill": _fill,
+        "import": _import,
+        "sweep": _sweep,
+        "serve": _serve,
+    }
     return commands[given.command](given)
 
 
@@ -37,8 +45,10 @@ def _parser() -> argparse.ArgumentParser:
     get.add_argument("--to", type=Path, required=True)
     get.add_argument("--kind", choices=("model", "adapter"), default="model", help="a model or data set, or an adapter")
     get.add_argument("--facts", type=Path, help="where to write what an adapter's source was resolved to")
+    get.add_argument("--digest", default="", help="sha256:<64 hex> of the listing that was inspected; another listing is refused")
     look = commands.add_parser("inspect", help="say what a model is, from its listing and the headers of its files")
     look.add_argument("--source", required=True)
+    commands.add_parser("fill", help="bring a model into a cache's claim")
     commands.add_parser("import", help="verify a downloaded adapter and publish it to the store")
     clean = commands.add_parser("sweep", help="remove from the store what nobody references")
     clean.add_argument("--instructions", type=Path, required=True)
@@ -61,13 +71,20 @@ def _install(given: argparse.Namespace) -> int:
 def _download(given: argparse.Namespace) -> int:
     from graftwork_agent.downloading import run, run_adapter
 
-    return run_adapter(given.source, given.to, given.facts) if given.kind == "adapter" else run(given.source, given.to)
+    return run_adapter(given.source, given.to, given.facts) if given.kind == "adapter" else run(given.source, given.to, given.digest)
 
 
 def _inspect(given: argparse.Namespace) -> int:
     from graftwork_agent.inspecting import run
 
     return run(given.source)
+
+
+def _fill(given: argparse.Namespace) -> int:
+    del given
+    from graftwork_agent.filling import main as fill
+
+    return fill()
 
 
 def _import(given: argparse.Namespace) -> int:

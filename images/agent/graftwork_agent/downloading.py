@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +15,14 @@ from graftwork_store.sources import Downloaded, download
 _LINE_SECONDS = 5.0
 
 
-def run(source: str, to: Path) -> int:
-    """Download and return the exit code; a model is checked to be one before the engine wastes minutes on it."""
+def run(source: str, to: Path, digest: str = "") -> int:
+    """Download and return the exit code; a model is checked to be one before the engine wastes minutes on it.
+
+    With the digest of a listing (contracts, section 7c) nothing but the files of exactly that listing comes.
+    """
     started = time.monotonic()
     try:
-        done = _from_hub(source, to) if source.startswith("hf://") else download(source, to, progress=progress_lines())
+        done = _model(source, to, digest) if digest or source.startswith("hf://") else download(source, to, progress=progress_lines())
         if "config.json" in done.files and len(done.files) > 1:
             facts = read_base(to)
             print(f"{facts.architecture}: {facts.parameters} parameters, {facts.weights_bytes} bytes of weights, {facts.fingerprint}", flush=True)
@@ -32,10 +36,14 @@ def run(source: str, to: Path) -> int:
     return results.EXIT_OK
 
 
-def _from_hub(source: str, to: Path) -> Downloaded:
-    from graftwork_agent.model_hub import HubModel
+def _model(source: str, to: Path, digest: str) -> Downloaded:
+    from graftwork_agent.inspecting import open_model
+    from graftwork_agent.model_files import check_listing
 
-    return HubModel(source).download(to, progress_lines())
+    model = open_model(source, os.environ)
+    if digest:
+        check_listing(model, digest)
+    return model.download(to, progress_lines())
 
 
 def run_adapter(source: str, to: Path, facts: Path | None) -> int:

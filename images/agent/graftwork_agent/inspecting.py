@@ -12,7 +12,7 @@ from graftwork_store.clock import now
 from graftwork_store.errors import SourceInvalid, StoreError
 
 from graftwork_agent.model_facts import facts
-from graftwork_agent.model_files import ModelSource, listing_digest
+from graftwork_agent.model_files import ListedModel, ModelSource, listing_digest
 
 
 def run(source: str, env: Mapping[str, str] | None = None) -> int:
@@ -45,7 +45,7 @@ def open_model(uri: str, env: Mapping[str, str]) -> ModelSource:
     raise SourceInvalid(f"source {uri!r}: must be s3://<bucket>/<prefix> or hf://<owner>/<repository>[@<revision>]; pvc:// is mounted")
 
 
-def _succeeded(source: ModelSource, model: dict[str, Any]) -> dict[str, Any]:
+def _succeeded(source: ListedModel, model: dict[str, Any]) -> dict[str, Any]:
     sizes = [file.size for file in source.files]
     return results.build(
         "Succeeded",

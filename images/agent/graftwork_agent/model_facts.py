@@ -23,7 +23,7 @@ from graftwork_store.fingerprint import (
 )
 from graftwork_store.tensors import HEADER_LIMIT_BYTES, HeaderError, parse_header
 
-from graftwork_agent.model_files import ModelFile, ModelSource, is_weights
+from graftwork_agent.model_files import ListedModel, ModelFile, is_weights
 
 _FIRST_BYTES = 256 << 10
 """Read of each file of weights before its header's length is known; most headers are shorter, and one request is enough."""
@@ -54,7 +54,7 @@ class _Weights:
     size: int
 
 
-def facts(source: ModelSource) -> dict[str, Any]:
+def facts(source: ListedModel) -> dict[str, Any]:
     """Return `model` of the result; raises ModelInvalid for what is none."""
     by_path = {file.path: file for file in source.files}
     where = f"{source.uri}@{source.revision[:12]}"
@@ -80,13 +80,13 @@ def facts(source: ModelSource) -> dict[str, Any]:
     }
 
 
-def _small(source: ModelSource, file: ModelFile) -> bytes:
+def _small(source: ListedModel, file: ModelFile) -> bytes:
     if file.size > _JSON_LIMIT_BYTES:
         raise ModelInvalid(f"{source.uri}: {file.path} has {file.size} bytes, the limit is {_JSON_LIMIT_BYTES}; it is no such file of a model")
     return source.read(file, 0, file.size)
 
 
-def _weights(source: ModelSource, where: str, file: ModelFile) -> _Weights:
+def _weights(source: ListedModel, where: str, file: ModelFile) -> _Weights:
     """Read the header of a file of weights and the sample after it, mostly by one request."""
     data = source.read(file, 0, _FIRST_BYTES)
     length = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else 0

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from graftwork_store.errors import DiskFull, SourceFileTooLarge, SourceInvalid, SourceUnreachable
+from graftwork_store.errors import DigestMismatch, DiskFull, SourceFileTooLarge, SourceInvalid, SourceUnreachable
 from graftwork_store.sources import Downloaded, Progress
 
 from graftwork_agent import source_hub
-from graftwork_agent.model_files import ModelFile, check_format, served
+from graftwork_agent.hub_counter import Counter
+from graftwork_agent.model_files import ModelFile, check_content, check_format, served
 
 _STAGING = ".graftwork-hub"
 _PARALLEL_FILES = 4
 _ATTEMPTS = 2
+_GIT_HASH = re.compile(r"[0-9a-f]{40}")
 
 
 class HubModel:
@@ -82,35 +85,52 @@ class HubModel:
         to.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(staging, ignore_errors=True)
         missing = [file for file in self.files if not _is_there(to, file)]
-        total, done = sum(file.size for file in self.files), sum(file.size for file in self.files if file not in missing)
-        kept = done
-        self._check_room(to, total - done)
-        pool = ThreadPoolExecutor(_PARALLEL_FILES)
+        total = sum(file.size for file in self.files)
+        kept = total - sum(file.size for file in missing)
+        self._check_room(to, total - kept)
         try:
-            for future in as_completed([pool.submit(self._fetch, file, staging, to) for file in missing]):
-                done += future.result()
-                if progress:
-                    progress(done, total)
+            self.fetch(missing, staging, lambda file, path: _move(path, to / file.path), lambda done, _: progress and progress(kept + done, total))
         finally:
-            pool.shutdown(cancel_futures=True)
             shutil.rmtree(staging, ignore_errors=True)
         return Downloaded(tuple(file.path for file in self.files), total, kept)
 
-    def _fetch(self, file: ModelFile, staging: Path, to: Path) -> int:
+    def fetch(self, files: Sequence[ModelFile], to: Path, whole: Callable[[ModelFile, Path], None], progress: Progress | None = None) -> None:
+        """Bring files to an empty folder, several at once; one that is not the listed one is fetched a second time before it is refused."""
+        counter = Counter(sum(file.size for file in files), progress)
+        pool = ThreadPoolExecutor(_PARALLEL_FILES)
+        try:
+            for future in as_completed([pool.submit(self._fetch, file, to, whole, counter) for file in files]):
+                future.result()
+        except BaseException:
+            counter.stop()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _fetch(self, file: ModelFile, to: Path, whole: Callable[[ModelFile, Path], None], counter: Counter) -> None:
         with source_hub.translated(self._given, self._env, self._hub):
-            path = self._hub.hf_hub_download(
-                self._repository,
-                file.path,
-                revision=self.revision,
-                endpoint=self._endpoint,
-                token=self._token,
-                local_dir=staging,
-                etag_timeout=source_hub.SECONDS,
-            )
-            source_hub.check_file(f"{self.uri}@{self.revision}/{file.path}", Path(path), self._listed[file.path])
-            (to / file.path).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, to / file.path)
-        return file.size
+            for attempt in range(1, _ATTEMPTS + 1):
+                path = Path(
+                    self._hub.hf_hub_download(
+                        self._repository,
+                        file.path,
+                        revision=self.revision,
+                        endpoint=self._endpoint,
+                        token=self._token,
+                        local_dir=to,
+                        etag_timeout=source_hub.SECONDS,
+                        force_download=attempt > 1,
+                        tqdm_class=counter.bar(file.path, file.size),
+                    )
+                )
+                try:
+                    check_content(f"{self.uri}@{self.revision}", file, path)
+                    break
+                except DigestMismatch:
+                    if attempt == _ATTEMPTS:
+                        raise
+        counter.whole(file.path, file.size)
+        whole(file, path)
 
     def _check_room(self, to: Path, size: int) -> None:
         free = shutil.disk_usage(to).free
@@ -123,7 +143,16 @@ def _file(listed: Any) -> ModelFile:
     path = listed.rfilename
     if "\\" in path or "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
         raise SourceInvalid(f"the hub lists {path!r}, which is no file name below a folder; rename it in the repository")
-    return ModelFile(path, int(listed.size or (large.size if large else 0) or 0), str(large.sha256 if large else listed.blob_id or ""))
+    size = int(listed.size or (large.size if large else 0) or 0)
+    if large:
+        return ModelFile(path, size, str(large.sha256), "sha256")
+    mark = str(listed.blob_id or "")
+    return ModelFile(path, size, mark, "git" if _GIT_HASH.fullmatch(mark) else "etag")
+
+
+def _move(path: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(path, to)
 
 
 def _is_there(to: Path, file: ModelFile) -> bool:

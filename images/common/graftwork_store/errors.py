@@ -119,6 +119,12 @@ class SourceUnreachable(StoreError):
     transient = True
 
 
+class SourceChanged(StoreError):
+    """Other files lie at the source than when it was inspected."""
+
+    reason = "SourceChanged"
+
+
 class ModelInvalid(StoreError):
     """What lies at the source is not a model in Hugging Face layout."""
 
@@ -129,6 +135,19 @@ class DiskFull(StoreError):
     """The volume has no room."""
 
     reason = "DiskFull"
+    transient = True
+
+
+class CacheFailed(StoreError):
+    """Something that Graftwork did not put there has the place of a model in a cache."""
+
+    reason = "CacheFailed"
+
+
+class FillFailed(StoreError):
+    """The volume of a cache does not take what is written to it, or lost it."""
+
+    reason = "FillFailed"
     transient = True
 
 

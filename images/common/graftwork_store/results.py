@@ -1,4 +1,4 @@
-"""The termination message of a trainer, download, import, sweep or inspect container, and its exit code (contracts, sections 7 to 7c)."""
+"""The termination message of a trainer, download, import, sweep, inspect or fill container, and its exit code (contracts, sections 7 to 7d)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ API_VERSION = "graftwork.dev/result/v1"
 IMPORT_API_VERSION = "graftwork.dev/import-result/v1"
 SWEEP_API_VERSION = "graftwork.dev/sweep-result/v1"
 INSPECT_API_VERSION = "graftwork.dev/inspect-result/v1"
+FILL_API_VERSION = "graftwork.dev/fill-result/v1"
 LIMIT_BYTES = 4096
 TERMINATION_LOG = "/dev/termination-log"
 
@@ -31,6 +32,8 @@ _CONFIG_REASONS = frozenset(
         "SourceDenied",
         "SourceGated",
         "RevisionNotFound",
+        "SourceChanged",
+        "CacheFailed",
         "SourceFileTooLarge",
         "UnsupportedFormat",
         "ModelInvalid",

@@ -24,6 +24,7 @@ _PARALLEL_PARTS = 8
 _SUFFIX = ".graftwork-part"
 
 Progress = Callable[[int, int], None]
+"""Is told bytes that are there and bytes in all; never by two threads at once."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,10 @@ def download_from(client: ObjectStore, uri: str, key: str, to: Path, *, progress
     return download_files(client, uri, files, to, progress=progress)
 
 
-def download_files(client: ObjectStore, uri: str, files: list[SourceFile], to: Path, *, progress: Progress | None = None) -> Downloaded:
-    """Do the second half of `download` for objects that were listed already."""
+def download_files(
+    client: ObjectStore, uri: str, files: list[SourceFile], to: Path, *, progress: Progress | None = None, whole: Callable[[str], None] | None = None
+) -> Downloaded:
+    """Do the second half of `download` for objects that were listed already; `whole` is told the name of each file that has come, and may move it."""
     with translated(uri, source=True):
         to.mkdir(parents=True, exist_ok=True)
         for left in to.rglob(f"*{_SUFFIX}"):
@@ -90,7 +93,7 @@ def download_files(client: ObjectStore, uri: str, files: list[SourceFile], to: P
         _check_room(uri, to, wanted)
         total = sum(file.size for file in files)
         counter = _Counter(total, total - sum(file.size for file in wanted), progress)
-        _Run(client, to, counter).all(wanted)
+        _Run(client, to, counter, whole).all(wanted)
     return Downloaded(tuple(sorted(file.name for file in files)), total, total - sum(file.size for file in wanted))
 
 
@@ -155,10 +158,11 @@ class _Counter:
 class _Run:
     """One download: every file in parts, several parts at once, memory bounded by chunks."""
 
-    def __init__(self, client: ObjectStore, to: Path, counter: _Counter) -> None:
+    def __init__(self, client: ObjectStore, to: Path, counter: _Counter, whole: Callable[[str], None] | None = None) -> None:
         self._client = client
         self._to = to
         self._counter = counter
+        self._whole = whole
         self._stop = threading.Event()
 
     def all(self, files: list[SourceFile]) -> None:
@@ -207,3 +211,5 @@ class _Run:
         modified = file.modified.timestamp()
         os.utime(part, (modified, modified))
         part.rename(self._to / file.name)
+        if self._whole:
+            self._whole(file.name)

@@ -12,6 +12,7 @@ from graftwork_agent.downloading import progress_lines
 from graftwork_store.clients import s3_client
 
 from tests.unit.agent.pod import SCHEMAS
+from tests.unit.agent.test_inspecting import files_of
 from tests.unit.store.gateway import BUCKET, running_gateway
 from tests.unit.store.seeds import make_base
 
@@ -45,6 +46,33 @@ def test_a_model_is_downloaded_and_described(tmp_path: Path, log: Path, capsys: 
     assert "Qwen3ForCausalLM: 2080 parameters" in out
     assert "2 files" in out
     assert not log.exists()
+
+
+def inspected(log: Path, source: str) -> str:
+    """Return the digest of a source's listing, as its inspection gives it."""
+    assert main(["inspect", "--source", source]) == 0
+    return str(json.loads(log.read_bytes())["files"]["digest"])
+
+
+def test_the_files_that_were_inspected_come_and_others_are_refused(tmp_path: Path, log: Path, s3_env: dict[str, str]) -> None:
+    client, source, out = s3_client(BUCKET, "", s3_env), f"s3://{BUCKET}/models/moving", tmp_path / "out"
+    for name, data in files_of(make_base(tmp_path / "first")).items():
+        obstore.put(client, f"models/moving/{name}", data)
+    digest = inspected(log, source)
+    download = ["download", "--source", source, "--to", str(out), "--digest", digest]
+    assert main(download) == 0
+    before = files_of(out)
+    assert before == files_of(tmp_path / "first")
+    obstore.put(client, "models/moving/model.safetensors", (make_base(tmp_path / "second", seed=7) / "model.safetensors").read_bytes())
+    (out / "config.json").unlink()  # a restarted pod would fetch this one, and mix two models
+    assert main(download) == 65
+    result = json.loads(log.read_bytes())
+    jsonschema.validate(result, RESULT_SCHEMA)
+    assert result["reason"] == "SourceChanged"
+    assert "graftwork.dev/refresh" in result["message"]
+    assert files_of(out) == {name: data for name, data in before.items() if name != "config.json"}
+    assert main([*download[:-1], inspected(log, source)]) == 0
+    assert files_of(out) == files_of(tmp_path / "first") | {"model.safetensors": (tmp_path / "second/model.safetensors").read_bytes()}
 
 
 def test_a_data_set_is_downloaded(tmp_path: Path, log: Path) -> None:
