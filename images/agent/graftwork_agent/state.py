@@ -16,6 +16,7 @@ from graftwork_agent.desired import Adapter, Desired
 from graftwork_agent.engine import View
 from graftwork_agent.inputs import Inputs
 from graftwork_agent.keys import Keys
+from graftwork_agent.said import read_said
 from graftwork_agent.settings import Settings
 from graftwork_agent.status import API_VERSION, Times, adapter_rows
 
@@ -152,11 +153,17 @@ class State:
                 "instance": engine.instance if engine else "",
                 "startedAt": self.view.started_at if engine and self.view else "",
                 "draining": bool(engine and engine.draining),
+                **self._said(),
             },
             "adapters": adapter_rows(self.snapshot(), self.times, self.known, self.base_error),
             "routes": dict(engine.routing["aliases"]) if engine and engine.routing else {},
             **self.keys.status(),
         }
+
+    def _said(self) -> dict[str, str]:
+        """Return what the engine said, while it does not serve."""
+        said = "" if self.engine else read_said(self.settings.run_dir)
+        return {"said": said} if said else {}
 
     def forget(self) -> None:
         """Drop what is remembered of adapters that are neither desired nor here, so that an old pod does not grow."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from graftwork.facts.text import clip
+
 LOADED, UNLOADING, FAILED, REFUSED = "Loaded", "Unloading", "Failed", "Refused"
 
 
@@ -55,6 +57,8 @@ class Agent:
     """What is wrong with the API keys; empty where none are required."""
     engine_started_at: str = ""
     """When its engine began to listen; empty while it does not."""
+    said: str = ""
+    """What its engine last said of importance while it starts; empty once it serves."""
 
     def adapter(self, engine_name: str) -> SeenAdapter | None:
         """Return what the agent says of an adapter, if it knows it."""
@@ -82,6 +86,7 @@ def agent(status: Mapping[str, Any] | None, *, reachable: bool, silent_seconds: 
         routes=dict(status.get("routes") or {}),
         keys_error=(status.get("keys") or {}).get("error") or "",
         engine_started_at=(status.get("engine") or {}).get("startedAt") or "",
+        said=clip(str((status.get("engine") or {}).get("said") or "")),
     )
 
 

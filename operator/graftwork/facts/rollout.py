@@ -36,6 +36,8 @@ class Coming:
     """Whether its engine answers already, so that it waits for its adapters only."""
     startup_seconds: int | None = None
     weights_bytes: int = 0
+    said: str = ""
+    """What its engine last said of importance, in this start."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def _coming(pod: Pod, agent: Agent | None) -> Coming:
         answers=engine.started,
         startup_seconds=pod.startup_seconds,
         weights_bytes=agent.base.weights_bytes if agent and agent.base else 0,
+        said=agent.said if agent and engine.running else "",
     )
 
 

@@ -17,6 +17,8 @@ from graftwork.facts.rollout import COMPLETED, HISTORY_LENGTH, ROLLED_BACK, Comi
 from graftwork.facts.text import clip
 from graftwork.reasons import Reason
 
+CAUSE_LENGTH = 1500
+"""What is kept of a failure: Graftwork's sentence, what the engine said last, and how it ended before."""
 CRASHES = 3
 """Ends of an engine, without its pod being ready, that are no accident any more."""
 SPARE_SECONDS = 300.0
@@ -121,7 +123,7 @@ def _known(rules: Policy, seen: Seen) -> Record:
 
 def _rolled_back(seen: Seen, record: Record, failure: Problem) -> Record:
     number = seen.revisions[seen.wanted]
-    failed = Failed(number, seen.wanted, failure.reason, clip(failure.message), seen.now)
+    failed = Failed(number, seen.wanted, failure.reason, clip(failure.message, CAUSE_LENGTH), seen.now)
     return _remember(replace(record, failed=failed), Outcome(number, seen.wanted, ROLLED_BACK, seen.now, str(failure.reason)))
 
 
@@ -188,9 +190,10 @@ def _too_slow(rules: Policy, pod: Coming) -> str:
     how = "auto" if rules.deadline_seconds is None else "as set"
     before = f"; before that, {pod.message}" if pod.message else ""
     state = "answers, and is not made ready by its agent" if pod.answers else "does not answer"
+    said = f"; it last said: {pod.said}" if pod.said else ""
     return (
         f"vLLM of pod {pod.name} has had its node, image and weights for longer than {seconds:.0f} s (spec.rollout.progressDeadline, {how}) "
-        f"and {state}{before}"
+        f"and {state}{said}{before}"
     )
 
 

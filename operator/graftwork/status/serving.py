@@ -167,7 +167,16 @@ def _on_the_way(seen: Observed, active: Sequence[Pod], ready: Sequence[Pod]) -> 
     current = sum(1 for pod in ready if pod.template_hash == seen.template_hash)
     old = sum(1 for pod in active if pod.template_hash != seen.template_hash)
     rest = f"; {old} of an older revision remain" if old else ""
-    return conditions.progressing(reason, f"{current} of {seen.wanted} pods of the present revision are ready{rest}")
+    return conditions.progressing(reason, f"{current} of {seen.wanted} pods of the present revision are ready{rest}{_said(seen, active)}")
+
+
+def _said(seen: Observed, active: Sequence[Pod]) -> str:
+    """Return what the first engine that starts says of why it does not serve yet."""
+    for pod in sorted(active, key=lambda item: item.name):
+        agent = seen.agents.get(pod.uid)
+        if not pod.ready and pod.template_hash == seen.template_hash and agent and agent.said:
+            return f"; vLLM of pod {pod.name} last said: {agent.said}"
+    return ""
 
 
 def _base_error(active: Sequence[Pod], agents: Mapping[str, Agent]) -> str:

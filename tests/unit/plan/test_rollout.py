@@ -195,6 +195,43 @@ def test_the_clock_of_a_pod_that_was_ready_begins_anew_and_stops_without_keys() 
     assert decide(GPU, seen(pod, agents={"uid-new": seen_agent()})).record.failed is not None
 
 
+SAID = "Waiting for 3 other workers"
+
+
+@pytest.mark.parametrize(
+    ("status", "agent", "words"),
+    [
+        (LATE, {"said": SAID}, f"and does not answer; it last said: {SAID}"),
+        (
+            {**LATE, "ended": (1, "dead"), "restarts": 1},
+            {"said": SAID},
+            f"{SAID}; before that, container vllm of pod new ended with exit code 1: dead",
+        ),
+        (LATE, {"said": SAID, "reachable": False, "silent": 3600}, SAID),  # the last that was heard
+        (LATE, {}, "and does not answer"),
+        ({**LATE, "started": True}, {}, "answers, and is not made ready by its agent"),
+    ],
+)
+def test_a_start_that_only_hangs_is_quoted(status: dict[str, Any], agent: dict[str, Any], words: str) -> None:
+    failed = decide(GPU, seen(coming(engine=status), agents={"uid-new": seen_agent(**agent)})).record.failed
+    assert failed is not None
+    assert failed.reason is Reason.START_TOO_SLOW
+    assert failed.message.endswith(words)
+
+
+def test_a_long_quotation_is_kept_whole_beside_what_ended_the_start_before() -> None:
+    said, before = "s" * 600, "b" * 500
+    failed = decide(GPU, seen(coming(engine={**LATE, "ended": (1, before), "restarts": 1}), agents={"uid-new": seen_agent(said=said)})).record.failed
+    assert failed is not None
+    assert said in failed.message
+    assert before in failed.message
+
+
+def test_what_was_said_before_the_engine_ended_is_not_taken_for_its_present_start() -> None:
+    pod = coming(engine={"waiting": ("CrashLoopBackOff", ""), "ended": (1, "dead"), "restarts": 1})
+    assert progress([pod], {"uid-new": seen_agent(said=SAID)}, BAD).coming[0].said == ""
+
+
 def test_the_time_that_is_left_is_when_it_is_looked_at_again() -> None:
     decision = decide(replace(GPU, deadline_seconds=600), seen(coming(engine={"running": True, "since": ago(9)})))
     assert decision.look_again_seconds == 60

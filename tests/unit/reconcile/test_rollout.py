@@ -70,6 +70,26 @@ async def test_a_revision_with_a_bad_flag_is_rolled_back_while_the_old_pod_serve
     assert rollouts("RolledBack") == before + 1
 
 
+async def test_a_start_that_only_hangs_is_rolled_back_with_what_its_engine_said() -> None:
+    world = World()
+    await serving(world)
+    good = applied(world)
+    await edited(world, engine={"maxModelLen": 256}, rollout={"progressDeadline": "10m"})
+    world.pod("p2", ready=False)
+    hung = {"engine": {"state": "Starting", "instance": "", "startedAt": "", "draining": False, "said": "Waiting for 3 other workers"}}
+    world.agent("p2", **hung)
+    await world.run("LLMDeployment", "support")
+    assert "vLLM of pod p2 last said: Waiting for 3 other workers" in message(world.status("LLMDeployment", "support"), "Reconciling")
+    assert applied(world) != good
+    await world.clock.advance(31)
+    await world.run("LLMDeployment", "support")
+    assert applied(world) == good
+    status = world.status("LLMDeployment", "support")
+    assert condition(status, "RolledBack") == ("True", "StartTooSlow")
+    assert "it last said: Waiting for 3 other workers" in message(status, "RolledBack")
+    assert status["rollout"]["failed"]["message"].endswith("Waiting for 3 other workers")
+
+
 async def test_it_stays_rolled_back_over_passes_restarts_and_the_failed_pod_s_end_and_writes_nothing() -> None:
     world = World()
     good = await rolled_back(world)
