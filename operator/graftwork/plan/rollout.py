@@ -25,6 +25,8 @@ SPARE_SECONDS = 300.0
 """How long a pod beside the old ones may be without a node before they are replaced one at a time: an autoscaler brings a node within minutes."""
 WATCHED_SECONDS = 30.0
 """How long a process watches a deployment before it calls a start too slow: what it sees first may be older than it looks."""
+LOST_SECONDS = 420.0
+"""How long the silence of a pod's agent may mean that its node is lost: the cluster knows that after 50 s, and takes its pods away 300 s later."""
 ADAPTERS_SECONDS = 150.0
 """More time for an engine that answers: a pod is ready without its required adapters two minutes later (contracts.md, section 3)."""
 CPU_SECONDS, LEAST_SECONDS, START_SECONDS, COMPILE_SECONDS, WEIGHTS_BYTES_PER_SECOND = 1800.0, 900.0, 600.0, 600.0, 100 * 2**20
@@ -182,7 +184,8 @@ def _left(rules: Policy, pod: Coming, now: str) -> float:
     if not pod.clock_from:
         return float("inf")
     ran = (_moment(now) - _moment(pod.clock_from)).total_seconds()
-    return deadline_seconds(rules, pod) + (ADAPTERS_SECONDS if pod.answers else 0.0) - ran
+    left = deadline_seconds(rules, pod) + (ADAPTERS_SECONDS if pod.answers else 0.0) - ran
+    return max(left, LOST_SECONDS - pod.silent_seconds) if pod.silent_seconds else left
 
 
 def _too_slow(rules: Policy, pod: Coming) -> str:
