@@ -68,6 +68,8 @@ class Seen:
     """The lowest that an engine of its pods was started with; None: there are none."""
     unread: tuple[str, ...] = ()
     """Ready pods whose agents have not read the ConfigMap of now."""
+    rolled_back: str = ""
+    """What of the present spec failed and was rolled back, so that no engines follow those of now; empty: nothing was."""
     proof: Proof = field(default_factory=Proof)
     """What is known of which adapters load."""
 
@@ -171,6 +173,11 @@ def _refuse_rank(adapter: Adapter, where: str, rules: Rules, seen: Seen) -> tupl
             f"spec.rank is {adapter.rank}, and adapters.maxRank of {where} is {limit}; {remedy} with lora.rank of at most {limit}"
         )
     if adapter.rank > min(running, rules.max_rank) and adapter.engine_name not in seen.listed:
+        if seen.rolled_back:
+            return Reason.ROLLED_BACK, (
+                f"its rank is {adapter.rank}, and engines of {where} run with --max-lora-rank {running}; others do not follow: {seen.rolled_back}. "
+                f"Change the spec so that engines with rank {fitting} start, or delete this adapter; what is served goes on"
+            )
         return Reason.RESTART_REQUIRED, (
             f"its rank is {adapter.rank}, and engines of {where} run with --max-lora-rank {running}: they are replaced one after another by "
             f"engines that take {fitting}, and then it is loaded; what is served goes on"

@@ -14,6 +14,7 @@ from graftwork.facts import adapters as adapter_facts
 from graftwork.facts import agents as agent_facts
 from graftwork.facts import canary as canary_facts
 from graftwork.facts import pods as pod_facts
+from graftwork.facts import rollout as rollout_facts
 from graftwork.facts.adapters import Adapter, Selection
 from graftwork.facts.agents import Agent
 from graftwork.facts.canary import Settings
@@ -26,7 +27,7 @@ from graftwork.plan.promotion import Promotion
 from graftwork.plan.readiness import Proof
 from graftwork.reasons import Reason
 from graftwork.reconcile.context import Context, Key, Object, PodRef
-from graftwork.status import conditions
+from graftwork.status import conditions, rollout
 
 SETTLE_SECONDS = 10.0
 """How long an agent may be silent before that is news: an operator that has just started has heard nobody yet."""
@@ -183,6 +184,7 @@ def inputs(
         standings={row["alias"]: canary_facts.from_row(row).among(engines) for row in rows},
         max_rank=min((pod.limits.max_rank for pod in found if pod.active and pod.limits), default=None),
         unread=_unread(ctx, found, known, config_map),
+        rolled_back=rollout.told(rollout_facts.record(deployment.status.get("rollout"))),
         proof=_proof(deployment, found, known, config_map),
     )
     live = live_limits(ctx, namespace, name)

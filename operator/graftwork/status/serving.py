@@ -134,7 +134,7 @@ def _kstatus(seen: Observed, remembered: Record, active: Sequence[Pod], ready: S
     if seen.wanted == 0:
         return _stopped(active)
     if remembered.failed:
-        return rollouts.stalled(remembered, remembered.failed, len(ready))
+        return rollouts.stalled(remembered, len(ready))
     if len(current) >= seen.wanted and not old:
         keys = keys_problem(active, seen.agents, seen.template_hash)
         if keys:

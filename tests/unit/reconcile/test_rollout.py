@@ -265,6 +265,13 @@ async def test_a_rank_whose_engines_crash_is_rolled_back_once_and_not_tried_in_a
     status = world.status("LLMDeployment", "support")
     assert condition(status, "RolledBack") == ("True", "OutOfMemory")
     assert len(status["rollout"]["history"]) == 2
+    assert condition(status, "AdaptersLoaded") == ("False", "AdapterFailed")
+    await world.run("LoRAAdapter", "wide-1")
+    refused = world.status("LoRAAdapter", "wide-1")
+    assert condition(refused, "Stalled") == ("True", "RolledBack")
+    for words in ("its rank is 64", "--max-lora-rank 16", "revision 2 failed (OutOfMemory) and was rolled back to revision 1"):
+        assert words in message(refused, "Stalled")
+        assert words in message(status, "AdaptersLoaded")
     world.delete("LoRAAdapter", "wide-1")
     world.pod("p2", terminating=True)
     await world.run("LLMDeployment", "support")
