@@ -18,7 +18,7 @@ from graftwork_agent.inputs import Inputs
 from graftwork_agent.keys import Keys
 from graftwork_agent.said import read_said
 from graftwork_agent.settings import Settings
-from graftwork_agent.status import API_VERSION, Times, adapter_rows
+from graftwork_agent.status import API_VERSION, FEATURES, Times, adapter_rows
 
 DYING_SECONDS = 10.0  # how long after the end of its core vLLM's process may go on answering, with 500 (its watchdog looks every 5 s)
 CRASHES = 3  # an adapter during whose load the engine ended this often is not sent again by this agent
@@ -145,6 +145,7 @@ class State:
         return {
             "apiVersion": API_VERSION,
             "pod": self.settings.pod,
+            "features": list(FEATURES),
             "observedHash": desired.hash if desired else "",
             "expectedHash": self.inputs.expected_hash,
             "base": self.base.facts() if self.base else {"error": self.base_error} if self.base_error else None,

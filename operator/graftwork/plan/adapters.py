@@ -68,6 +68,8 @@ class Seen:
     """The lowest that an engine of its pods was started with; None: there are none."""
     unread: tuple[str, ...] = ()
     """Ready pods whose agents have not read the ConfigMap of now."""
+    outdated: tuple[str, ...] = ()
+    """Ready pods whose guards give a candidate no share, because they are older than that."""
     rolled_back: str = ""
     """What of the present spec failed and was rolled back, so that no engines follow those of now; empty: nothing was."""
     proof: Proof = field(default_factory=Proof)

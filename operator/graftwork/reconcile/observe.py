@@ -184,6 +184,7 @@ def inputs(
         standings={row["alias"]: canary_facts.from_row(row).among(engines) for row in rows},
         max_rank=min((pod.limits.max_rank for pod in found if pod.active and pod.limits), default=None),
         unread=_unread(ctx, found, known, config_map),
+        outdated=_outdated(found, known),
         rolled_back=rollout.told(rollout_facts.record(deployment.status.get("rollout"))),
         proof=_proof(deployment, found, known, config_map),
     )
@@ -249,6 +250,12 @@ def _unread(ctx: Context, found: Sequence[Pod], known: Mapping[str, Agent], conf
         if pod.ready and agent and (agent.observed_hash != wanted and not late if agent.reachable else agent.silent_seconds < SILENT_SECONDS):
             behind.append(pod.name)
     return tuple(sorted(behind))
+
+
+def _outdated(found: Sequence[Pod], known: Mapping[str, Agent]) -> tuple[str, ...]:
+    """Return the ready pods that are too old for a canary; of one whose agent does not answer that is not known."""
+    ready = [(pod.name, known[pod.uid]) for pod in found if pod.active and pod.ready and pod.uid in known]
+    return tuple(sorted(name for name, agent in ready if agent.reachable and agent_facts.CANDIDATES not in agent.features))
 
 
 def _age(ctx: Context, obj: Object | None) -> float:
