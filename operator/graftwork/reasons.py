@@ -74,6 +74,7 @@ class Reason(StrEnum):
     LOADING = "Loading"  # not loaded everywhere yet
     NO_DEPLOYMENT = "NoDeployment"  # no LLMDeployment selects it
     SUPERSEDED = "Superseded"  # a newer version of the alias is served and this one is not kept
+    FOREIGN_SOURCE = "ForeignSource"  # a store:// source of another namespace: its files are not this namespace's to serve, or to keep
     ALIAS_TAKEN = "AliasTaken"  # another lineage or a served name has the alias
     VERSION_TAKEN = "VersionTaken"  # the alias has another adapter of this version
     BASE_MISMATCH = "BaseMismatch"  # trained on other weights than the deployment serves

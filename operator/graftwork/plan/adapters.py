@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from graftwork import names
 from graftwork.api.llmdeployment import RANKS
 from graftwork.facts.adapters import Adapter, AliasPlan, Decision, Selection
 from graftwork.facts.canary import Standing
@@ -152,6 +153,13 @@ def _acceptable(group: Sequence[Adapter], rules: Rules, seen: Seen, decisions: d
 def _refuse_alone(adapter: Adapter, rules: Rules, seen: Seen) -> tuple[Reason, str] | None:
     """Return why the adapter cannot be served here, whatever else there is."""
     where = f"LLMDeployment {rules.namespace}/{rules.deployment}"
+    home = adapter.source.removeprefix(names.STORE_SCHEME).split("/", 1)[0]
+    if home != rules.namespace and adapter.engine_name not in seen.listed:  # what serves already goes on
+        return Reason.FOREIGN_SOURCE, (
+            f"spec.source is {adapter.source}, in the store's part of namespace {home!r}, and this adapter is in namespace {rules.namespace!r}: who "
+            f"may make adapters here could read the files of {home!r}, and the sweep there would remove what is served here; publish them in "
+            f"{rules.namespace!r}, or import them from s3://, hf:// or https://"
+        )
     if adapter.alias == rules.served_name:
         return Reason.ALIAS_TAKEN, (
             f"spec.alias {adapter.alias!r} is the served name of {where}, so clients could not tell the two apart; "

@@ -13,6 +13,7 @@ from graftwork.status import conditions
 from graftwork.status.conditions import Condition
 
 _DEFINITIVE = (
+    Reason.FOREIGN_SOURCE,
     Reason.ALIAS_TAKEN,
     Reason.VERSION_TAKEN,
     Reason.BASE_MISMATCH,
