@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The vllm container's first process: `entrypoint.py vllm serve ...`, and its preStop hook: `entrypoint.py --drain`.
 
-Standard library only, one file: it is copied into a volume and run by whatever Python the engine's image has. It absorbs what vLLM 0.32 does with
-signals and exit codes: SIGTERM is lost while the engine starts, and a dead engine ends with exit code 0.
+Standard library only: it is copied into a volume with entrypoint_cause.py and run by whatever Python the engine's image has. It absorbs what vLLM
+0.32 does with signals and exit codes: SIGTERM is lost while the engine starts, and a dead engine ends with exit code 0.
 """
 
 from __future__ import annotations
@@ -10,124 +10,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import selectors
 import signal
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+
+from entrypoint_cause import Cause, Lines
 
 DEFAULT_DRAIN_SECONDS = 5.0
 EXIT_CRASHED = 70  # the engine said 0 and was not asked to end
 LAST_OUTPUT_SECONDS = 1.0  # how long the pipes are read after the end, in case something outside the group holds them open
-MESSAGE_LENGTH = 1000
 RESULT_BYTES = 4096  # the kubelet cuts a longer termination message, and what is left is no JSON
-LINE_LENGTH = 8192
-RECENT_LINES = 100  # how far back an exception of a running server may explain its end
-
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
-# "(EngineCore pid=12) ERROR 11-21 13:00:00 [core.py:870] text": each part may be missing.
-_PREFIX = re.compile(r"^(\([^)]*pid=\d+\) ?)?((DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d [\d:.]+ )?(\[[^\]]*:\d+\] )?")
-_EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt): ?(.*)$")
-_PYDANTIC_TAIL = re.compile(r" \[type=\w+, input_value=.*$")
-
-# vLLM's wrappers: they say that something was wrong, not what.
-_WRAPPERS = ("Engine core initialization failed", "EngineDeadError", "EngineCore encountered an issue", "WorkerProc initialization failed")
-# A runtime death begins with one of these; what was logged before belongs to something else.
-_DEATHS = ("EngineCore encountered a fatal error", "died unexpectedly", "engine core exited unexpectedly")
-_KNOWN = re.compile(
-    r"^Value error, |^vllm( serve)?: error: |To serve at least one request with the model's max seq len|No available memory for the cache blocks"
-    r"|Free memory on device|not enough GPU memory|OutOfMemoryError|Cannot find any model weights|SafetensorError|Address already in use"
-    r"|HFValidationError|LocalEntryNotFoundError|are not supported for now|does not recognize this architecture|trust_remote_code=True"
-    r"|No working C\+\+ compiler"
-)
-_NOISE = ("resource_tracker", "leaked semaphore", "leaked shared_memory", "warnings.warn(", "For further information visit")
-
-
-class Cause:
-    """Finds the line that tells why vLLM ended, in what it writes. A known cause beats an exception, that beats a wrapper, that beats any line."""
-
-    _KNOWN, _EXCEPTION, _DEATH, _LINE = range(4)
-
-    def __init__(self) -> None:
-        self._found: dict[int, tuple[int, str]] = {}
-        self._line = 0
-        self._started_at: int | None = None
-        self._dead = False
-
-    def read(self, line: str) -> None:
-        """Take one line of output."""
-        text = _plain(line)
-        if not text or any(noise in text for noise in _NOISE):
-            return
-        self._line += 1
-        if any(death in text for death in _DEATHS):
-            if not self._dead:  # what was logged before explains something else
-                self._found = {self._DEATH: (self._line, text)}
-            self._dead = True
-        elif any(wrapper in text for wrapper in _WRAPPERS):
-            self._found.setdefault(self._DEATH, (self._line, text))
-        elif _KNOWN.search(text):
-            self._note(self._KNOWN, _PYDANTIC_TAIL.sub("", text).removeprefix("Value error, "))
-        elif _EXCEPTION.match(text):
-            self._note(self._EXCEPTION, text)
-        elif self._started_at is None:
-            self._note(self._LINE, text)
-
-    def _note(self, rank: int, text: str) -> None:
-        """Keep the last of a start, where what comes early may be harmless; after a death the first, where the rest are its consequences."""
-        if not (self._dead and rank in self._found):
-            self._found[rank] = (self._line, text)
-
-    def started(self) -> None:
-        """Forget the start's lines: it succeeded, so they explain nothing."""
-        self._found.clear()
-        self._started_at = self._line
-
-    def describe(self, status: int) -> str:
-        """Return the cause of an end with this status: an exit code, or the negative number of a signal."""
-        if status < 0:
-            how = f"vLLM was ended by signal {-status}" + (" (SIGKILL: usually the container's memory limit)" if status == -signal.SIGKILL else "")
-        else:
-            how = f"vLLM ended with exit code {status}"
-        oldest = 0 if self._started_at is None or self._dead else self._line - RECENT_LINES
-        why = next((text for _rank, (line, text) in sorted(self._found.items()) if line >= oldest), "")
-        text = f"{how}: {why}" if why else f"{how} and wrote no reason"
-        return text if len(text) <= MESSAGE_LENGTH else text[: MESSAGE_LENGTH - 1] + "…"
-
-
-def _plain(line: str) -> str:
-    """Return a log line's own text, without colours, the process's prefix, or the JSON around it."""
-    text = _ANSI.sub("", line).strip()
-    if text.startswith("{"):
-        with contextlib.suppress(ValueError):
-            record = json.loads(text)
-            if isinstance(record, dict) and isinstance(record.get("message"), str):
-                text = record["message"].strip()
-    return _PREFIX.sub("", text, count=1).strip()
-
-
-class Lines:
-    """Cuts a byte stream into lines, however it arrives; a line beyond LINE_LENGTH loses its end."""
-
-    def __init__(self, cause: Cause) -> None:
-        self._cause = cause
-        self._rest = b""
-
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes."""
-        *lines, rest = (self._rest + data).split(b"\n")
-        self._rest = rest[:LINE_LENGTH]
-        for line in lines:
-            self._cause.read(line[:LINE_LENGTH].decode("utf-8", "replace"))
-
-    def flush(self) -> None:
-        """Take what is left as the last line."""
-        self.feed(b"\n")
+SAY_SECONDS = 5.0  # how often what a start says of importance is written down for the agent
+SAY_LINES_SECONDS = 30.0  # how often a line like any other is: a slow start writes many, and each one wakes the operator
 
 
 class Entrypoint:
@@ -142,6 +42,7 @@ class Entrypoint:
         self._status: int | None = None
         self._asked: int | None = None
         self._serving = False
+        self._said = Said(run_dir / "said")
 
     def run(self) -> int:
         """Return the exit code for the container."""
@@ -171,7 +72,7 @@ class Entrypoint:
 
     def _clean_up(self) -> None:
         """Remove what the container's last life left in its volumes: markers, and a socket that vLLM would take for a running server."""
-        for path in (self._run_dir / "serving", self._run_dir / "drain"):
+        for path in (self._run_dir / "serving", self._run_dir / "drain", self._said.path):
             _remove(path)
         socket_path = _option(self._command, "--uds")
         if socket_path:
@@ -201,6 +102,7 @@ class Entrypoint:
     def _is_serving(self) -> bool:
         if not self._serving and (self._run_dir / "serving").exists():
             self._serving = True
+            self._said.forget()
             self._cause.started()
         return self._serving
 
@@ -214,7 +116,8 @@ class Entrypoint:
         open_outputs = set(outputs)
         deadline: float | None = None
         while self._status is None or open_outputs:
-            wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+            say = None if self._status is not None or self._is_serving() else self._said.tell(self._cause)
+            wait = say if deadline is None else max(0.0, deadline - time.monotonic())
             ready = selector.select(wait)
             if not ready and deadline is not None and time.monotonic() >= deadline:
                 break
@@ -251,7 +154,9 @@ class Entrypoint:
 
     def _ended(self, status: int) -> int:
         _remove(self._run_dir / "serving")
-        if self._asked is not None and not self._serving:
+        self._said.forget()
+        if self._asked is not None and not self._serving:  # a startup probe that gave up asks so too, and this is all that is left of why
+            self._report(self._cause.stopped())
             return 128 + self._asked
         if self._asked is not None:
             return 128 - status if status < 0 else status
@@ -264,6 +169,38 @@ class Entrypoint:
             self._termination_log.write_bytes(result(cause))
         except OSError as error:
             print(f"entrypoint: {self._termination_log} cannot be written: {error}", file=sys.stderr, flush=True)
+
+
+class Said:
+    """The file that tells the agent what a start says of why it does not serve yet; gone once it serves, or has ended."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self.path = path
+        self._clock = clock
+        self._text = ""
+        self._at = self._due = clock()
+
+    def tell(self, cause: Cause) -> float:
+        """Write what is known now if it is time to, and return the seconds until it is again. The start never waits for this."""
+        now = self._clock()
+        if now < self._due:
+            return self._due - now
+        self._due = now + SAY_SECONDS
+        important, text = cause.now()
+        if text == self._text or not (important or not self._text or now - self._at >= SAY_LINES_SECONDS):
+            return SAY_SECONDS
+        partial = self.path.with_name(".said.new")
+        try:
+            partial.write_text(text, encoding="utf-8", errors="replace")
+            partial.rename(self.path)
+            self._text, self._at = text, now
+        except OSError as error:
+            print(f"entrypoint: {self.path} cannot be written: {error}", file=sys.stderr, flush=True)
+        return SAY_SECONDS
+
+    def forget(self) -> None:
+        """Remove it."""
+        _remove(self.path)
 
 
 def result(cause: str) -> bytes:

@@ -22,6 +22,7 @@ LABEL_SWEEP = f"{GROUP}/sweep"
 LABEL_PUBLISHED_BY = f"{GROUP}/published-by"
 ANNOTATION_ADAPTERS_HASH = f"{GROUP}/adapters-hash"
 ANNOTATION_TEMPLATE_HASH = f"{GROUP}/template-hash"
+ANNOTATION_SPEC_HASH = f"{GROUP}/spec-hash"
 ANNOTATION_REFRESH = f"{GROUP}/refresh"
 
 CONTAINER_ENGINE = "vllm"

@@ -77,6 +77,7 @@ class Reason(StrEnum):
     LOADING = "Loading"  # not loaded everywhere yet
     NO_DEPLOYMENT = "NoDeployment"  # no LLMDeployment selects it
     SUPERSEDED = "Superseded"  # a newer version of the alias is served and this one is not kept
+    FOREIGN_SOURCE = "ForeignSource"  # a store:// source of another namespace: its files are not this namespace's to serve, or to keep
     ALIAS_TAKEN = "AliasTaken"  # another lineage or a served name has the alias
     VERSION_TAKEN = "VersionTaken"  # the alias has another adapter of this version
     BASE_MISMATCH = "BaseMismatch"  # trained on other weights than the deployment serves
@@ -98,6 +99,7 @@ class Reason(StrEnum):
     # --- canaries of adapters
     CANARY_RUNNING = "CanaryRunning"  # the candidate gets a share of the requests; the message has the step and the numbers
     CANARY_WAITING = "CanaryWaiting"  # the step goes on until there are enough data; the message says what is missing
+    GUARD_TOO_OLD = "GuardTooOld"  # pods of an older Graftwork give a candidate no share of the requests; the message says how to replace them
     CANARY_FAILED = "CanaryFailed"  # the analysis failed: the candidate gets no requests until a newer version, a pin or another promotion
     PROMOTED = "Promoted"  # the candidate passed the last step and is the stable version now
     AWAITING_PROMOTION = "AwaitingPromotion"  # promotion is Manual: a newer version is loaded and waits until it is named in `adapter`

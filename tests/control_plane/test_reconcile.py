@@ -40,6 +40,7 @@ class Operator:
 
     cluster: Cluster
     namespace: str
+    config: Config = CONFIG
 
     async def context(self) -> Context:
         mirror = Mirror()
@@ -47,7 +48,7 @@ class Operator:
             for obj in (await self.cluster.listing(kind.name, self.namespace, kind.label_selector))[0]:
                 mirror.put(obj)
         self.cluster._mirror = mirror
-        return replace(new_context(CONFIG), cluster=self.cluster, mirror=mirror, clock=SystemClock())
+        return replace(new_context(self.config), cluster=self.cluster, mirror=mirror, clock=SystemClock())
 
     async def run(self, kind: str, name: str) -> None:
         await RECONCILERS[kind]().reconcile(Key(kind, self.namespace, name), await self.context())

@@ -5,12 +5,13 @@ A cluster that was up before is left up (and not compared): somebody is using it
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 from tests.cluster import leftovers, lifecycle
 from tests.cluster.layout import Layout
-from tests.harness import install, venv
+from tests.harness import install, machine, venv
 from tests.harness.kube import Kube
 from tests.harness.venv import ROOT
 
@@ -39,6 +40,7 @@ def main() -> int:
     layout = Layout.default()
     was_up = lifecycle.phase(layout) == "up"
     before = None if was_up else leftovers.snapshot(layout)
+    os.environ.update(machine.mark_run() if was_up else {machine.RUN_BEGAN: "0"})
     try:
         environment = install.prepare(steps, resyncSeconds=RESYNC_SECONDS)
         empty(environment.kube, steps)

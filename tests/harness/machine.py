@@ -32,6 +32,22 @@ def audit_log() -> Path:
     return Layout.default().audit_log
 
 
+RUN_BEGAN = "GRAFTWORK_AUDIT_OFFSET"
+"""Environment variable: where in the audit log the run of the tests began."""
+
+
+def mark_run() -> dict[str, str]:
+    """Return the environment that tells the tests where their run begins: a cluster that was up has the calls of earlier runs in its log."""
+    log = audit_log()
+    return {RUN_BEGAN: str(log.stat().st_size if log.exists() else 0)}
+
+
+def run_began() -> int:
+    """Return the offset in the audit log at which this run began; 0 where nobody marked it, and for a log that is younger than the mark."""
+    offset, log = int(os.environ.get(RUN_BEGAN) or 0), audit_log()
+    return offset if log.exists() and offset <= log.stat().st_size else 0
+
+
 def stop(component: str) -> None:
     """Stop a component of the control plane or of a node."""
     lifecycle.stop_component(component)

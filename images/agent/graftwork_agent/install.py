@@ -12,6 +12,7 @@ from pathlib import Path
 TOKEN_FILE = "token"  # noqa: S105 - a name
 _GUARD = "graftwork_guard"
 _ENTRYPOINT = "entrypoint.py"
+_CAUSE = "entrypoint_cause.py"
 
 
 class InstallError(Exception):
@@ -27,7 +28,7 @@ def install(to: Path, run_dir: Path, origin: Path | None = None) -> None:
         origin: where the two lie; the folder that holds this package by default, in the image and in the repository.
     """
     origin = origin or Path(__file__).resolve().parent.parent
-    for name in (_GUARD, _ENTRYPOINT):
+    for name in (_GUARD, _ENTRYPOINT, _CAUSE):
         if not (origin / name).exists():
             raise InstallError(f"{origin / name}: missing; the agent image must carry the guard and the entrypoint")
     to.mkdir(parents=True, exist_ok=True)
@@ -35,7 +36,8 @@ def install(to: Path, run_dir: Path, origin: Path | None = None) -> None:
     if target.exists():
         shutil.rmtree(target)  # a container that is started again finds exactly this image's files
     shutil.copytree(origin / _GUARD, target, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copyfile(origin / _ENTRYPOINT, to / _ENTRYPOINT)
+    for name in (_ENTRYPOINT, _CAUSE):
+        shutil.copyfile(origin / name, to / name)
     (to / _ENTRYPOINT).chmod(0o755)
     _check_import(to)
     run_dir.mkdir(parents=True, exist_ok=True)

@@ -16,8 +16,9 @@ from graftwork_agent.desired import Adapter, Desired
 from graftwork_agent.engine import View
 from graftwork_agent.inputs import Inputs
 from graftwork_agent.keys import Keys
+from graftwork_agent.said import read_said
 from graftwork_agent.settings import Settings
-from graftwork_agent.status import API_VERSION, Times, adapter_rows
+from graftwork_agent.status import API_VERSION, FEATURES, Times, adapter_rows
 
 DYING_SECONDS = 10.0  # how long after the end of its core vLLM's process may go on answering, with 500 (its watchdog looks every 5 s)
 CRASHES = 3  # an adapter during whose load the engine ended this often is not sent again by this agent
@@ -145,6 +146,7 @@ class State:
         return {
             "apiVersion": API_VERSION,
             "pod": self.settings.pod,
+            "features": list(FEATURES),
             "observedHash": desired.hash if desired else "",
             "expectedHash": self.inputs.expected_hash,
             "base": {**self.base.facts(), **self.described} if self.base else {"error": self.base_error} if self.base_error else None,
@@ -153,11 +155,17 @@ class State:
                 "instance": engine.instance if engine else "",
                 "startedAt": self.view.started_at if engine and self.view else "",
                 "draining": bool(engine and engine.draining),
+                **self._said(),
             },
             "adapters": adapter_rows(self.snapshot(), self.times, self.known, self.base_error),
             "routes": dict(engine.routing["aliases"]) if engine and engine.routing else {},
             **self.keys.status(),
         }
+
+    def _said(self) -> dict[str, str]:
+        """Return what the engine said, while it does not serve."""
+        said = "" if self.engine else read_said(self.settings.run_dir)
+        return {"said": said} if said else {}
 
     def forget(self) -> None:
         """Drop what is remembered of adapters that are neither desired nor here, so that an old pod does not grow."""

@@ -13,6 +13,8 @@ from graftwork_agent.decide import FileState, Snapshot, current_files, is_refuse
 from graftwork_agent.desired import ENGINE_NAME, Adapter, Desired
 
 API_VERSION = "graftwork.dev/agent-status/v1"
+FEATURES = ("candidates",)
+"""What this agent and the guard of its image do that older ones did not, for an operator that is newer than they are (contracts, section 4)."""
 _ALIAS_CHARACTERS = 40
 
 

@@ -115,6 +115,7 @@ class InferenceReply:
         self._asked = monotonic()
         self._whole: Whole | None = None
         self._events: EventStream | None = None
+        self._reported = False
         self.failed = False
 
     async def __call__(self, message: Message) -> None:
@@ -164,12 +165,17 @@ class InferenceReply:
     def cut_short(self, body_bytes: int) -> None:
         """Note that the client left before the answer had ended."""
         events = self._events
-        if events:
+        if events and events.usage and events.usage_is_last:  # it was all made, and the engine has said how much that is
+            self._used(events.usage)
+        elif events:
             self._visit.cut_short(events.usage, max(events.contents, events.content_bytes // BYTES_PER_TOKEN), body_bytes)
         else:
             self._visit.cut_short(None, self._wanted.tokens(monotonic() - self._asked) if self._wanted else 0, body_bytes)
 
     def _used(self, usage: Usage) -> None:
+        if self._reported:
+            return
+        self._reported = True
         self._series.used(usage)
         self._visit.used(usage)
 

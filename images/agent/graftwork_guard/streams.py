@@ -35,6 +35,8 @@ class EventStream:
         self.contents = 0
         self.failed = False
         self.usage: Usage | None = None
+        self.usage_is_last = False
+        """Whether `usage` is of the whole answer, so that nothing follows that it does not count."""
 
     @property
     def content_seen(self) -> bool:
@@ -105,4 +107,5 @@ class EventStream:
         alone = self._hide_usage and self.usage is None and document.get("choices") == []
         before = self.usage or Usage()
         self.usage = Usage(usage.prompt or before.prompt, usage.completion or before.completion)
+        self.usage_is_last = document.get("choices") == [] or document.get("type") == "message_delta" or isinstance(document.get("response"), dict)
         return alone

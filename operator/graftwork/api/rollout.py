@@ -23,7 +23,7 @@ class Rollout(Model):
             "rollout.progressDeadline is a duration of at least 30s, such as 90s, 20m or 1h30m, or auto",
         ),
     )
-    NOT_IN_PODS: ClassVar[tuple[str, ...]] = ("surge", "progressDeadline", "autoRollback")
+    NOT_IN_PODS: ClassVar[tuple[str, ...]] = ("surge", "progressDeadline", "autoRollback", "upgradePolicy")
     """Fields that no pod is made from."""
 
     drain_seconds: int = field(
@@ -59,6 +59,13 @@ class Rollout(Model):
         True,
         doc="Go back to the last good revision when a new one fails: its engine does not take a flag, keeps ending, runs out of memory, or is not "
         "ready within `progressDeadline`. It stays there until the spec changes. false: the failing pod is left as it is, beside the old ones.",
+        restarts=False,
+    )
+    upgrade_policy: Literal["WithNextChange", "Rolling"] = field(
+        "WithNextChange",
+        doc="What becomes of pods when another version of Graftwork, or other images in its configuration, would make them otherwise. "
+        "`WithNextChange`: nothing, until a field that restarts pods changes. `Rolling`: they are replaced as after such a change, with all its "
+        "guarantees.",
         restarts=False,
     )
 

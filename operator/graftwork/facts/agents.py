@@ -9,6 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from graftwork.facts.inspected import ModelFacts
+from graftwork.facts.text import clip
+
+CANDIDATES = "candidates"
+"""The feature of an agent whose guard gives a candidate its share of the requests."""
 
 LOADED, UNLOADING, FAILED, REFUSED = "Loaded", "Unloading", "Failed", "Refused"
 
@@ -61,6 +65,10 @@ class Agent:
     """What is wrong with the API keys; empty where none are required."""
     engine_started_at: str = ""
     """When its engine began to listen; empty while it does not."""
+    features: frozenset[str] = frozenset()
+    """What it does that older ones did not."""
+    said: str = ""
+    """What its engine last said of importance while it starts; empty once it serves."""
 
     def adapter(self, engine_name: str) -> SeenAdapter | None:
         """Return what the agent says of an adapter, if it knows it."""
@@ -88,6 +96,8 @@ def agent(status: Mapping[str, Any] | None, *, reachable: bool, silent_seconds: 
         routes=dict(status.get("routes") or {}),
         keys_error=(status.get("keys") or {}).get("error") or "",
         engine_started_at=(status.get("engine") or {}).get("startedAt") or "",
+        features=frozenset(str(item) for item in status.get("features") or []),
+        said=clip(str((status.get("engine") or {}).get("said") or "")),
     )
 
 

@@ -18,13 +18,17 @@ _NOBODYS_FAULT = frozenset({"Unknown", "ContainerStatusUnknown"})
 """Ends that the kubelet could not watch: its node was restarted."""
 
 
+_OURS = (names.CONTAINER_INSTALL, names.CONTAINER_AGENT)
+"""What must run before the engine does, and needs nothing from elsewhere: where it keeps ending, the agent's image of the revision is bad."""
+
+
 @dataclass(frozen=True)
 class Coming:
     """A pod of the revision that is not ready. Its clock runs only while its engine does: from then on it has node, image and weights."""
 
     name: str
     ends: int = 0
-    """How often its engine has ended."""
+    """How often its engine has ended, or what of ours its engine waits for."""
     definitive: bool = False
     """Whether another start would end the same way."""
     reason: Reason = Reason.ENGINE_CRASHED
@@ -36,6 +40,10 @@ class Coming:
     """Whether its engine answers already, so that it waits for its adapters only."""
     startup_seconds: int | None = None
     weights_bytes: int = 0
+    said: str = ""
+    """What its engine last said of importance, in this start."""
+    silent_seconds: float = 0.0
+    """For how long its agent, beside the engine, has not answered; 0 while it does."""
 
 
 @dataclass(frozen=True)
@@ -73,21 +81,30 @@ def _coming(pod: Pod, agent: Agent | None) -> Coming:
     engine = pod.container(names.CONTAINER_ENGINE)
     if engine is None or pod.disrupted:
         return Coming(pod.name)
+    failing = engine if engine.ended or engine.running else _failing_before(pod) or engine
     reason, message = Reason.ENGINE_CRASHED, ""
-    attributable = engine.ended is not None and engine.ended.reason not in _NOBODYS_FAULT
+    attributable = failing.ended is not None and failing.ended.reason not in _NOBODYS_FAULT
     if attributable:
-        reason, message = ended.told(pod, engine, Reason.ENGINE_CRASHED)
+        reason, message = ended.told(pod, failing, Reason.ENGINE_CRASHED)
     return Coming(
         name=pod.name,
-        ends=engine.ends if attributable else 0,
-        definitive=attributable and ended.is_definitive(engine),
+        ends=failing.ends if attributable else 0,
+        definitive=attributable and failing is engine and ended.is_definitive(engine),
         reason=reason,
         message=message,
         clock_from=_clock_from(pod, engine, agent),
         answers=engine.started,
         startup_seconds=pod.startup_seconds,
         weights_bytes=agent.base.weights_bytes if agent and agent.base else 0,
+        said=agent.said if agent and engine.running else "",
+        silent_seconds=agent.silent_seconds if agent and not agent.reachable else 0.0,
     )
+
+
+def _failing_before(pod: Pod) -> Container | None:
+    """Return which of ours has failed before the engine could begin; what downloads is not ours, since weights may come later."""
+    found = (pod.container(name) for name in _OURS)
+    return next((item for item in found if item and item.ended and not item.ready and item.ended.exit_code != 0), None)
 
 
 def _clock_from(pod: Pod, engine: Container, agent: Agent | None) -> str:

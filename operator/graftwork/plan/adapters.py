@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from graftwork import names
 from graftwork.api.llmdeployment import RANKS
 from graftwork.facts.adapters import Adapter, AliasPlan, Decision, Selection
 from graftwork.facts.canary import Standing
@@ -68,6 +69,10 @@ class Seen:
     """The lowest that an engine of its pods was started with; None: there are none."""
     unread: tuple[str, ...] = ()
     """Ready pods whose agents have not read the ConfigMap of now."""
+    outdated: tuple[str, ...] = ()
+    """Ready pods whose guards give a candidate no share, because they are older than that."""
+    rolled_back: str = ""
+    """What of the present spec failed and was rolled back, so that no engines follow those of now; empty: nothing was."""
     proof: Proof = field(default_factory=Proof)
     """What is known of which adapters load."""
 
@@ -148,6 +153,13 @@ def _acceptable(group: Sequence[Adapter], rules: Rules, seen: Seen, decisions: d
 def _refuse_alone(adapter: Adapter, rules: Rules, seen: Seen) -> tuple[Reason, str] | None:
     """Return why the adapter cannot be served here, whatever else there is."""
     where = f"LLMDeployment {rules.namespace}/{rules.deployment}"
+    home = adapter.source.removeprefix(names.STORE_SCHEME).split("/", 1)[0]
+    if home != rules.namespace and adapter.engine_name not in seen.listed:  # what serves already goes on
+        return Reason.FOREIGN_SOURCE, (
+            f"spec.source is {adapter.source}, in the store's part of namespace {home!r}, and this adapter is in namespace {rules.namespace!r}: who "
+            f"may make adapters here could read the files of {home!r}, and the sweep there would remove what is served here; publish them in "
+            f"{rules.namespace!r}, or import them from s3://, hf:// or https://"
+        )
     if adapter.alias == rules.served_name:
         return Reason.ALIAS_TAKEN, (
             f"spec.alias {adapter.alias!r} is the served name of {where}, so clients could not tell the two apart; "
@@ -171,6 +183,11 @@ def _refuse_rank(adapter: Adapter, where: str, rules: Rules, seen: Seen) -> tupl
             f"spec.rank is {adapter.rank}, and adapters.maxRank of {where} is {limit}; {remedy} with lora.rank of at most {limit}"
         )
     if adapter.rank > min(running, rules.max_rank) and adapter.engine_name not in seen.listed:
+        if seen.rolled_back:
+            return Reason.ROLLED_BACK, (
+                f"its rank is {adapter.rank}, and engines of {where} run with --max-lora-rank {running}; others do not follow: {seen.rolled_back}. "
+                f"Change the spec so that engines with rank {fitting} start, or delete this adapter; what is served goes on"
+            )
         return Reason.RESTART_REQUIRED, (
             f"its rank is {adapter.rank}, and engines of {where} run with --max-lora-rank {running}: they are replaced one after another by "
             f"engines that take {fitting}, and then it is loaded; what is served goes on"

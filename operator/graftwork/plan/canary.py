@@ -32,6 +32,8 @@ class Candidate:
     """Its engine name."""
     unread: tuple[str, ...] = ()
     """Ready pods whose agents have not read the ConfigMap of now."""
+    outdated: tuple[str, ...] = ()
+    """Ready pods whose guards are too old to give a candidate a share."""
 
 
 class Verdict(Enum):
@@ -94,6 +96,8 @@ def manual(candidate: str, alias: str, standing: Standing) -> Outcome:
 
 def _begin(settings: Settings, standing: Standing, candidate: Candidate, observation: Observation | None) -> Outcome:
     """Begin the first step once the candidate is loaded everywhere and Prometheus answers: nobody is sent where nobody looks."""
+    if candidate.outdated:
+        return _outcome(settings, standing, Reason.GUARD_TOO_OLD, f"{candidate.name} waits without requests: {_too_old(candidate)}")
     if not candidate.loaded:
         return _outcome(settings, standing, Reason.CANARY_WAITING, f"{candidate.name} is not loaded in every ready pod yet")
     if observation is None or observation.problem:
@@ -126,6 +130,8 @@ def _judged(settings: Settings, standing: Standing, candidate: Candidate, observ
     verdict, numbers = judge(settings, candidate, observation)
     if verdict is Verdict.FAILS:
         return _fail(settings, standing, numbers)
+    if verdict is Verdict.WAITS and candidate.outdated:
+        return _outcome(settings, standing, Reason.GUARD_TOO_OLD, f"{_place(settings, standing)} and waits: {_too_old(candidate)}", look)
     if verdict is Verdict.WAITS:
         return _outcome(settings, standing, Reason.CANARY_WAITING, f"{_place(settings, standing)} and waits: {numbers}", look)
     if observation.lasted_seconds < settings.step_seconds:
@@ -133,6 +139,13 @@ def _judged(settings: Settings, standing: Standing, candidate: Candidate, observ
         again = min(max(left, 1.0), look)  # at the end of the step, and then until an answer is about all of it
         return _outcome(settings, standing, Reason.CANARY_RUNNING, f"{_place(settings, standing)}: {numbers}", again)
     return _pass(settings, standing, candidate, numbers)
+
+
+def _too_old(candidate: Candidate) -> str:
+    return (
+        f"pods {', '.join(candidate.outdated)} were made by an older Graftwork, whose guard gives a candidate no share; set rollout.upgradePolicy to "
+        f"Rolling (replaces the pods one after another, and what is served goes on), or adapter to {candidate.name}, or promotion to Auto"
+    )
 
 
 def _pass(settings: Settings, standing: Standing, candidate: Candidate, numbers: str) -> Outcome:

@@ -1,18 +1,19 @@
 """Frozen pod templates: one ControllerRevision per text of the serving-relevant spec.
 
 A template is rendered once, when the spec first says something new. From then on the stored one is used, so that a new version of
-Graftwork, or other images in its configuration, roll no pod by themselves.
+Graftwork, or other images in its configuration, roll no pod by themselves. Where `rollout.upgradePolicy` is Rolling they do: what they render
+otherwise is a revision more of the same spec, with a hash of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graftwork import names
+from graftwork import __version__, names
 from graftwork.api import LLMDeployment
 from graftwork.api.rollout import Rollout
 from graftwork.facts.inspected import Resolved
@@ -72,23 +73,60 @@ def revision(
     *,
     kept: Collection[str] = (),
     resolved: Resolved | None = None,
+    applied: str = "",
 ) -> Revision:
-    """Return the revision of the present spec: the stored one of its hash, or a new one from `render(hash)`.
+    """Return the revision of the present spec: a stored one that was rendered from it, or a new one from `render(hash)`.
 
-    Beside it the newest ones are kept, and those of the hashes in `kept`, however old: what pods are made from, and what may be rolled back to.
+    `applied` is the hash of what the Deployment has: of several that were rendered from one spec, it stays. Beside the revision the newest ones
+    are kept, and those of the hashes in `kept`, however old: what pods are made from, and what may be rolled back to.
     """
-    wanted = template_hash(deployment, resolved.revision if resolved else "")
+    spec_hash = template_hash(deployment, resolved.revision if resolved else "")
     stored = sorted(existing, key=lambda item: (item.get("revision", 0), item["metadata"]["name"]))
-    current = next((item for item in stored if stored_hash(item) == wanted), None)
+    family = [item for item in stored if spec_hash in (stored_hash(item), _spec_hash(item))]
+    current = _presently_rendered(family, render(spec_hash), images) if _rolls(deployment) and family else _chosen(family, applied)
     if current is None:
+        wanted = _hash_again(spec_hash, render(spec_hash)) if family else spec_hash
         number = max((item.get("revision", 0) for item in stored), default=0) + 1
         current = _manifest(deployment, wanted, render(wanted), images, number)
+        if wanted != spec_hash:
+            current["metadata"]["annotations"][names.ANNOTATION_SPEC_HASH] = spec_hash
         current["data"] |= {"model": resolved.to_object()} if resolved else {}
         others = stored
     else:
         others = [item for item in stored if item is not current]
     outdated = others[: max(0, len(others) - (KEPT - 1))]
     return _revision(current, tuple(item["metadata"]["name"] for item in outdated if stored_hash(item) not in kept))
+
+
+def _rolls(deployment: LLMDeployment) -> bool:
+    return deployment.spec.rollout.upgrade_policy == "Rolling"
+
+
+def _chosen(family: Sequence[Manifest], applied: str) -> Manifest | None:
+    """Return which of several renderings of one spec goes on when no upgrade is to replace pods: the one that they have, else the newest."""
+    return next((item for item in family if stored_hash(item) == applied), family[-1] if family else None)
+
+
+def _presently_rendered(family: Sequence[Manifest], rendered: Manifest, images: Mapping[str, str]) -> Manifest | None:
+    """Return the newest rendering that this version with these images made, or would make; None: it would make another one.
+
+    What this version has made once stays, though it would make it otherwise now: facts of a model that are known later are no upgrade.
+    """
+    own = {"version": __version__, "images": dict(images)}
+    made = [item for item in family if {key: item["data"].get(key) for key in own} == own]
+    alike = [item for item in family if _content(item["data"]["template"]) == _content(rendered)]
+    return next(reversed([*alike, *made]), None)
+
+
+def _hash_again(spec_hash: str, rendered: Manifest) -> str:
+    return hashlib.sha256(f"{spec_hash}\n{_content(rendered)}".encode()).hexdigest()[:16]
+
+
+def _content(template: Manifest) -> str:
+    """Return a template as text, without the hash that it carries of itself."""
+    metadata = template.get("metadata") or {}
+    annotations = {key: value for key, value in (metadata.get("annotations") or {}).items() if key != names.ANNOTATION_TEMPLATE_HASH}
+    return json.dumps({**template, "metadata": {**metadata, "annotations": annotations}}, sort_keys=True, separators=(",", ":"))
 
 
 def stored_revision(existing: Iterable[Manifest], template_hash: str) -> Revision | None:
@@ -111,6 +149,11 @@ def stored_hash(manifest: Manifest) -> str:
     return str((manifest["metadata"].get("annotations") or {}).get(names.ANNOTATION_TEMPLATE_HASH, ""))
 
 
+def _spec_hash(manifest: Manifest) -> str:
+    """Return the hash of the spec that a revision was rendered from once more; empty for one whose own hash is that."""
+    return str((manifest["metadata"].get("annotations") or {}).get(names.ANNOTATION_SPEC_HASH, ""))
+
+
 def _manifest(deployment: LLMDeployment, wanted: str, template: Manifest, images: Mapping[str, str], number: int) -> Manifest:
     name = deployment.metadata.name
     return {
@@ -122,7 +165,7 @@ def _manifest(deployment: LLMDeployment, wanted: str, template: Manifest, images
             "annotations": {names.ANNOTATION_TEMPLATE_HASH: wanted},
         },
         "revision": number,
-        "data": {"template": template, "images": dict(images)},
+        "data": {"template": template, "images": dict(images), "version": __version__},
     }
 
 

@@ -18,12 +18,16 @@ from graftwork.facts.text import clip
 from graftwork.reasons import Reason
 from graftwork.sizing.startup import PROBE_MARGIN_SECONDS, engine_seconds
 
+CAUSE_LENGTH = 1500
+"""What is kept of a failure: Graftwork's sentence, what the engine said last, and how it ended before."""
 CRASHES = 3
 """Ends of an engine, without its pod being ready, that are no accident any more."""
 SPARE_SECONDS = 300.0
 """How long a pod beside the old ones may be without a node before they are replaced one at a time: an autoscaler brings a node within minutes."""
 WATCHED_SECONDS = 30.0
 """How long a process watches a deployment before it calls a start too slow: what it sees first may be older than it looks."""
+LOST_SECONDS = 420.0
+"""How long the silence of a pod's agent may mean that its node is lost: the cluster knows that after 50 s, and takes its pods away 300 s later."""
 ADAPTERS_SECONDS = 150.0
 """More time for an engine that answers: a pod is ready without its required adapters two minutes later (contracts.md, section 3)."""
 
@@ -119,7 +123,7 @@ def _known(rules: Policy, seen: Seen) -> Record:
 
 def _rolled_back(seen: Seen, record: Record, failure: Problem) -> Record:
     number = seen.revisions[seen.wanted]
-    failed = Failed(number, seen.wanted, failure.reason, clip(failure.message), seen.now)
+    failed = Failed(number, seen.wanted, failure.reason, clip(failure.message, CAUSE_LENGTH), seen.now)
     return _remember(replace(record, failed=failed), Outcome(number, seen.wanted, ROLLED_BACK, seen.now, str(failure.reason)))
 
 
@@ -172,7 +176,8 @@ def _left(rules: Policy, pod: Coming, now: str) -> float:
     if not pod.clock_from:
         return float("inf")
     ran = (_moment(now) - _moment(pod.clock_from)).total_seconds()
-    return deadline_seconds(rules, pod) + (ADAPTERS_SECONDS if pod.answers else 0.0) - ran
+    left = deadline_seconds(rules, pod) + (ADAPTERS_SECONDS if pod.answers else 0.0) - ran
+    return max(left, LOST_SECONDS - pod.silent_seconds) if pod.silent_seconds else left
 
 
 def _too_slow(rules: Policy, pod: Coming) -> str:
@@ -180,9 +185,10 @@ def _too_slow(rules: Policy, pod: Coming) -> str:
     how = "auto" if rules.deadline_seconds is None else "as set"
     before = f"; before that, {pod.message}" if pod.message else ""
     state = "answers, and is not made ready by its agent" if pod.answers else "does not answer"
+    said = f"; it last said: {pod.said}" if pod.said else ""
     return (
         f"vLLM of pod {pod.name} has had its node, image and weights for longer than {seconds:.0f} s (spec.rollout.progressDeadline, {how}) "
-        f"and {state}{before}"
+        f"and {state}{said}{before}"
     )
 
 

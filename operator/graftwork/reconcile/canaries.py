@@ -88,6 +88,7 @@ def _outcome(key: Key, ctx: Context, plan: AliasPlan, rules: Rules, seen: Seen, 
         weight_in_effect=route.weight if route and route.candidate == plan.candidate.engine_name else None,
         engine=plan.candidate.engine_name,
         unread=seen.unread,
+        outdated=seen.outdated,
     )
     observation = _ask(key, ctx, plan, rules, standing)
     return canary.advance(promotion.canary, standing, candidate, observation, ctx.clock.now(), configured=ctx.prometheus is not None)

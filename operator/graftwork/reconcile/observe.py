@@ -14,6 +14,7 @@ from graftwork.facts import adapters as adapter_facts
 from graftwork.facts import agents as agent_facts
 from graftwork.facts import canary as canary_facts
 from graftwork.facts import pods as pod_facts
+from graftwork.facts import rollout as rollout_facts
 from graftwork.facts.adapters import Adapter, Selection
 from graftwork.facts.agents import Agent
 from graftwork.facts.canary import Settings
@@ -26,7 +27,7 @@ from graftwork.plan.promotion import Promotion
 from graftwork.plan.readiness import Proof
 from graftwork.reasons import Reason
 from graftwork.reconcile.context import Context, Key, Object, PodRef
-from graftwork.status import conditions
+from graftwork.status import conditions, rollout
 
 SETTLE_SECONDS = 10.0
 """How long an agent may be silent before that is news: an operator that has just started has heard nobody yet."""
@@ -183,6 +184,8 @@ def inputs(
         standings={row["alias"]: canary_facts.from_row(row).among(engines) for row in rows},
         max_rank=min((pod.limits.max_rank for pod in found if pod.active and pod.limits), default=None),
         unread=_unread(ctx, found, known, config_map),
+        outdated=_outdated(found, known),
+        rolled_back=rollout.told(rollout_facts.record(deployment.status.get("rollout"))),
         proof=_proof(deployment, found, known, config_map),
     )
     live = live_limits(ctx, namespace, name)
@@ -247,6 +250,12 @@ def _unread(ctx: Context, found: Sequence[Pod], known: Mapping[str, Agent], conf
         if pod.ready and agent and (agent.observed_hash != wanted and not late if agent.reachable else agent.silent_seconds < SILENT_SECONDS):
             behind.append(pod.name)
     return tuple(sorted(behind))
+
+
+def _outdated(found: Sequence[Pod], known: Mapping[str, Agent]) -> tuple[str, ...]:
+    """Return the ready pods that are too old for a canary; of one whose agent does not answer that is not known."""
+    ready = [(pod.name, known[pod.uid]) for pod in found if pod.active and pod.ready and pod.uid in known]
+    return tuple(sorted(name for name, agent in ready if agent.reachable and agent_facts.CANDIDATES not in agent.features))
 
 
 def _age(ctx: Context, obj: Object | None) -> float:

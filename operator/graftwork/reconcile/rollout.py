@@ -70,8 +70,9 @@ def plan(
     remembered = record((obj.get("status") or {}).get("rollout"))
     live = ctx.mirror.get("Deployment", metadata["namespace"], metadata["name"]) or {}
     strategy = (live.get("spec") or {}).get("strategy") or {}
-    kept = {remembered.last_good, _applied_hash(live), *(pod.template_hash for pod in pods)}
-    wanted = revisions.revision(resource, stored, render, images, kept=kept, resolved=resolved)
+    applied = _applied_hash(live)
+    kept = {remembered.last_good, applied, *(pod.template_hash for pod in pods)}
+    wanted = revisions.revision(resource, stored, render, images, kept=kept, resolved=resolved, applied=applied)
     seen = rollout.Seen(
         wanted=wanted.template_hash,
         revisions={**revisions.numbers(stored), wanted.template_hash: wanted.number},

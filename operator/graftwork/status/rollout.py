@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graftwork.facts.pods import Pod
-from graftwork.facts.rollout import Failed, Record
+from graftwork.facts.rollout import Record
 from graftwork.facts.text import clip
 from graftwork.reasons import Reason
 from graftwork.status import conditions
@@ -32,18 +32,22 @@ def rolled_back(record: Record) -> Condition:
     """Return the condition RolledBack: True with the cause while the spec asks for what has failed."""
     if record.failed is None:
         return Condition(ROLLED_BACK, FALSE, Reason.NOT_ROLLED_BACK)
-    return Condition(ROLLED_BACK, TRUE, record.failed.reason, _told(record, record.failed))
+    return Condition(ROLLED_BACK, TRUE, record.failed.reason, told(record))
 
 
-def stalled(record: Record, failed: Failed, ready: int) -> tuple[Condition, ...]:
+def stalled(record: Record, ready: int) -> tuple[Condition, ...]:
     """Return Ready, Reconciling and Stalled of a deployment that was rolled back; `ready` pods serve."""
     return conditions.stalled(
         Reason.ROLLED_BACK,
-        f"{_told(record, failed)}. {ready} pods are ready. Change the spec: the same text is not tried again",
+        f"{told(record)}. {ready} pods are ready. Change the spec: the same text is not tried again",
     )
 
 
-def _told(record: Record, failed: Failed) -> str:
+def told(record: Record) -> str:
+    """Return what was rolled back and why; empty if nothing was."""
+    failed = record.failed
+    if failed is None:
+        return ""
     return f"revision {failed.revision} failed ({failed.reason}) and was rolled back to revision {record.last_good_revision}: {failed.message}"
 
 

@@ -134,7 +134,7 @@ def _kstatus(seen: Observed, remembered: Record, active: Sequence[Pod], ready: S
     if seen.wanted == 0:
         return _stopped(active)
     if remembered.failed:
-        return rollouts.stalled(remembered, remembered.failed, len(ready))
+        return rollouts.stalled(remembered, len(ready))
     if len(current) >= seen.wanted and not old:
         keys = keys_problem(active, seen.agents, seen.template_hash)
         if keys:
@@ -168,7 +168,16 @@ def _on_the_way(seen: Observed, active: Sequence[Pod], ready: Sequence[Pod]) -> 
     current = sum(1 for pod in ready if pod.template_hash == seen.template_hash)
     old = sum(1 for pod in active if pod.template_hash != seen.template_hash)
     rest = f"; {old} of an older revision remain" if old else ""
-    return conditions.progressing(reason, f"{current} of {seen.wanted} pods of the present revision are ready{rest}")
+    return conditions.progressing(reason, f"{current} of {seen.wanted} pods of the present revision are ready{rest}{_said(seen, active)}")
+
+
+def _said(seen: Observed, active: Sequence[Pod]) -> str:
+    """Return what the first engine that starts says of why it does not serve yet."""
+    for pod in sorted(active, key=lambda item: item.name):
+        agent = seen.agents.get(pod.uid)
+        if not pod.ready and pod.template_hash == seen.template_hash and agent and agent.said:
+            return f"; vLLM of pod {pod.name} last said: {agent.said}"
+    return ""
 
 
 def _base_error(active: Sequence[Pod], agents: Mapping[str, Agent]) -> str:

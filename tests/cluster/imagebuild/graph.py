@@ -62,6 +62,7 @@ IMAGES: tuple[Image, ...] = (
             "images/agent/graftwork_agent",
             "images/agent/graftwork_guard",
             "images/agent/entrypoint.py",
+            "images/agent/entrypoint_cause.py",
         ),
     ),
     Image("operator", "base", (*INSTALLER, "requirements/operator.txt", "operator/graftwork")),

@@ -35,6 +35,7 @@ async def test_a_listed_adapter_is_loaded_routed_and_reported(pod: Pod, engine: 
     assert row["state"] == "Loaded"
     assert row["seenAt"] <= row["loadSentAt"] <= row["loadedAt"]
     assert (status["observedHash"], status["expectedHash"], status["pod"]) == (found, "a" * 64, "support-abc")
+    assert status["features"] == ["candidates"]
     assert status["base"]["fingerprint"] == pod.fingerprint
     assert (status["base"]["task"], status["base"]["layers"], status["base"]["quantization"]) == ("generate", None, "")
     assert status["engine"] == {"state": "Serving", "instance": engine.instance, "startedAt": "2026-11-21T13:00:00.123456Z", "draining": False}

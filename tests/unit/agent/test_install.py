@@ -17,6 +17,7 @@ def origin(tmp_path: Path) -> Path:
     (guard / "__init__.py").write_text("")
     (guard / "middleware.py").write_text("import json\n")
     (tmp_path / "opt" / "entrypoint.py").write_text("print('entry')\n")
+    (tmp_path / "opt" / "entrypoint_cause.py").write_text("")
     return tmp_path / "opt"
 
 
@@ -57,7 +58,7 @@ def test_a_guard_that_cannot_be_imported_fails_the_install_with_the_cause(tmp_pa
         install(tmp_path / "bin", tmp_path / "run", origin)
 
 
-@pytest.mark.parametrize("name", ["graftwork_guard", "entrypoint.py"])
+@pytest.mark.parametrize("name", ["graftwork_guard", "entrypoint.py", "entrypoint_cause.py"])
 def test_an_image_without_the_guard_or_the_entrypoint_is_named(tmp_path: Path, origin: Path, name: str) -> None:
     (origin / name).rename(tmp_path / "away")
     with pytest.raises(InstallError, match=f"{name}: missing"):

@@ -61,13 +61,14 @@ class Seen:
 
 @dataclass
 class FakeEngine:
-    """`gate` holds streams after their first event; `cut` is how many bytes one message of a stream has (0: one event each)."""
+    """`gate` holds streams after `held` events; `cut` is how many bytes one message of a stream has (0: one event each)."""
 
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     streaming: asyncio.Event = field(default_factory=asyncio.Event)
     aborted: asyncio.Event = field(default_factory=asyncio.Event)
     seen: list[Seen] = field(default_factory=list)
     cut: int = 0
+    held: int = 1
     fail: Exception | None = None
     gone: set[str] = field(default_factory=set)
     force_usage: bool = False
@@ -138,12 +139,11 @@ class FakeEngine:
     async def _write(self, stream: list[bytes], send: Send) -> None:
         joined = b"".join(stream)
         parts = [joined[i : i + self.cut] for i in range(0, len(joined), self.cut)] if self.cut else stream
-        for number, part in enumerate(parts):
-            if number == 1:
+        for number, part in enumerate([*parts, b""]):
+            if number == self.held:
                 self.streaming.set()
                 await self.gate.wait()
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await send({"type": "http.response.body", "body": part, "more_body": number < len(parts)})
 
 
 def form_fields(seen: Seen) -> dict[str, Any]:

@@ -172,6 +172,21 @@ async def test_leaving_early_is_not_free(world: KeyedWorld) -> None:
     assert 800 < left < 900, "the prompt by its size, and one event"
 
 
+@pytest.mark.parametrize(("path", "held"), [(CHAT, 4), ("/v1/responses", 4), ("/v1/messages", 3)])
+async def test_who_leaves_after_the_usage_was_told_pays_what_was_used(world: KeyedWorld, path: str, held: int) -> None:
+    await world.keys(entry("team-a", A, tokensPerMinute=1000))
+    world.engine.gate.clear()
+    world.engine.held = held
+    call = Call(world.guard, "POST", path, json.dumps({"stream": True, "messages": "x" * 400, "say": "word " * 80}).encode(), bearer(A))
+    running = asyncio.create_task(call.run())
+    await world.engine.streaming.wait()
+    call.leave()
+    await running
+    world.engine.gate.set()
+    left = int((await world.ask(A)).headers[b"x-ratelimit-remaining-tokens"]) + 7
+    assert 1000 - left == 7, "five of the prompt and two of the answer, as the engine said"
+
+
 async def test_text_that_came_in_few_events_is_charged_by_its_bytes(world: KeyedWorld) -> None:
     await world.keys(entry("team-a", A, tokensPerMinute=1000))
     world.engine.gate.clear()

@@ -57,6 +57,15 @@ def test_the_newest_version_is_wanted_and_one_before_it_is_kept() -> None:
     assert "medical-3" in selection.decisions["medical-1"].message
 
 
+def test_a_source_in_another_namespace_s_part_of_the_store_is_refused_unless_it_serves_already() -> None:
+    foreign = adapter("medical", 1, source="store://other/medical/" + "1" * 12)
+    selection = select([foreign], RULES, KNOWN)
+    assert reason(selection, "medical-1") is Reason.FOREIGN_SOURCE
+    for words in (foreign.source, "namespace 'other'", "publish them in 'ml'"):
+        assert words in selection.decisions["medical-1"].message
+    assert prefer(select([foreign], RULES, replace(KNOWN, listed=frozenset([foreign.engine_name]))), "medical") == ["medical-1"]
+
+
 def test_versions_are_ordered_by_number_and_not_by_age() -> None:
     restored = [adapter("medical", 1, created="2026-11-22T00:00:00Z"), adapter("medical", 2, created="2026-11-21T00:00:00Z")]
     assert prefer(select(restored, RULES, KNOWN), "medical") == ["medical-2", "medical-1"]

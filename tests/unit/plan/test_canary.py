@@ -58,11 +58,22 @@ def test_a_canary_goes_through_its_steps_and_ends_as_the_stable_version() -> Non
     assert last.reason is Reason.PROMOTED
 
 
+def test_a_step_that_waits_for_data_of_pods_that_are_too_old_says_so_and_what_to_do() -> None:
+    old = replace(EIGHT, weight_in_effect=10, outdated=("p1",))
+    waiting = go(at(1, 400), seen(requests=0), old)
+    assert (waiting.reason, waiting.weight, waiting.standing) == (Reason.GUARD_TOO_OLD, 10, at(1, 400))
+    for words in ("medical-8 gets 10 %", "pods p1 were made by an older Graftwork", "rollout.upgradePolicy to Rolling", "adapter to medical-8"):
+        assert words in waiting.message
+    assert go(at(1, 400), GOOD, old).standing.step == 2, "the pods that can have given enough data"
+    assert go(at(1, 10), seen(errors=50), old).reason is Reason.CANARY_FAILED
+
+
 @pytest.mark.parametrize(
     ("candidate", "observation", "reason", "words"),
     [
         (replace(EIGHT, loaded=False), GOOD, Reason.CANARY_WAITING, "not loaded in every ready pod"),
         (EIGHT, None, Reason.CANARY_WAITING, "has not answered yet"),
+        (replace(EIGHT, outdated=("p1", "p2")), GOOD, Reason.GUARD_TOO_OLD, "pods p1, p2 were made by an older Graftwork"),
         (EIGHT, Observation(problem="Prometheus at prom:9090 cannot be reached"), Reason.PROMETHEUS_UNREACHABLE, "prom:9090"),
     ],
 )

@@ -63,6 +63,15 @@ def result(decision: Decision) -> tuple[str, str]:
     return decision.applied, str(failed.reason) if failed else str(decision.problem.reason) if decision.problem else ""
 
 
+def before_engine(*init: dict[str, Any]) -> Pod:
+    """Return a pod whose engine waits for its init containers."""
+    return coming(engine={"waiting": ("PodInitializing", "")}, init=init)
+
+
+CUDA = (
+    '{"apiVersion":"graftwork.dev/result/v1","outcome":"Failed","reason":"EngineCrashed","message":"vLLM ended with exit code 1: '
+    'torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"}'
+)
 LATE = {"running": True, "since": ago(50)}
 
 
@@ -76,6 +85,14 @@ LATE = {"running": True, "since": ago(50)}
         (coming(engine={"running": True, "ended": (1, "dead"), "restarts": 3}), (GOOD, "EngineCrashed")),
         (coming(engine={"running": True, "ended": (0, "EngineDeadError"), "restarts": 3}), (GOOD, "EngineCrashed")),
         (coming(engine={"waiting": ("CrashLoopBackOff", ""), "ended": (137, ""), "reason": "OOMKilled", "restarts": 2}), (GOOD, "OutOfMemory")),
+        (coming(engine={"waiting": ("CrashLoopBackOff", ""), "ended": (1, CUDA), "restarts": 2}), (GOOD, "OutOfMemory")),
+        (coming(engine={"waiting": ("CrashLoopBackOff", ""), "ended": (137, ""), "restarts": 2}), (GOOD, "EngineCrashed")),
+        (
+            coming(engine={"waiting": ("CrashLoopBackOff", ""), "ended": (128, "no python3"), "reason": "StartError", "restarts": 3}),
+            (GOOD, "EngineCrashed"),
+        ),
+        (before_engine(container("install", waiting=("CrashLoopBackOff", ""), ended=(1, "no guard"), restarts=2)), (GOOD, "EngineCrashed")),
+        (before_engine(container("agent", running=True, ended=(70, "dead"), restarts=3) | {"ready": False}), (GOOD, "EngineCrashed")),
         (coming(engine=LATE), (GOOD, "StartTooSlow")),
         (coming(engine={**LATE, "started": True}), (GOOD, "StartTooSlow")),
         # --- not yet
@@ -83,6 +100,9 @@ LATE = {"running": True, "since": ago(50)}
         (coming(engine={"running": True, "since": ago(19)}), (BAD, "")),
         (coming(engine={"running": True, "since": ago(21), "started": True}), (BAD, "")),
         (coming(engine={"ended": (1, "dead")}), (BAD, "")),
+        (before_engine(container("install", ended=(1, "no guard"), restarts=1)), (BAD, "")),
+        (before_engine(container("install", ended=(0, ""), restarts=5)), (BAD, "")),
+        (before_engine(container("agent", running=True, ended=(70, "dead"), restarts=3)), (BAD, "")),
         (coming(engine={"running": True, "ended": (137, ""), "reason": "OOMKilled", "restarts": 2}), (BAD, "")),
         # --- waiting helps: never the revision's fault
         (coming(unschedulable="0/2 nodes: Insufficient nvidia.com/gpu", node=""), (BAD, "RolloutNeedsDowntime")),
@@ -193,6 +213,51 @@ def test_the_clock_of_a_pod_that_was_ready_begins_anew_and_stops_without_keys() 
     without_keys = {"uid-new": seen_agent(keys_error="the Secret is missing")}
     assert decide(GPU, seen(pod, agents=without_keys)).record.failed is None
     assert decide(GPU, seen(pod, agents={"uid-new": seen_agent()})).record.failed is not None
+
+
+SAID = "Waiting for 3 other workers"
+
+
+@pytest.mark.parametrize(
+    ("status", "agent", "words"),
+    [
+        (LATE, {"said": SAID}, f"and does not answer; it last said: {SAID}"),
+        (
+            {**LATE, "ended": (1, "dead"), "restarts": 1},
+            {"said": SAID},
+            f"{SAID}; before that, container vllm of pod new ended with exit code 1: dead",
+        ),
+        (LATE, {"said": SAID, "reachable": False, "silent": 3600}, SAID),  # the last that was heard
+        (LATE, {}, "and does not answer"),
+        ({**LATE, "started": True}, {}, "answers, and is not made ready by its agent"),
+    ],
+)
+def test_a_start_that_only_hangs_is_quoted(status: dict[str, Any], agent: dict[str, Any], words: str) -> None:
+    failed = decide(GPU, seen(coming(engine=status), agents={"uid-new": seen_agent(**agent)})).record.failed
+    assert failed is not None
+    assert failed.reason is Reason.START_TOO_SLOW
+    assert failed.message.endswith(words)
+
+
+def test_a_long_quotation_is_kept_whole_beside_what_ended_the_start_before() -> None:
+    said, before = "s" * 600, "b" * 500
+    failed = decide(GPU, seen(coming(engine={**LATE, "ended": (1, before), "restarts": 1}), agents={"uid-new": seen_agent(said=said)})).record.failed
+    assert failed is not None
+    assert said in failed.message
+    assert before in failed.message
+
+
+def test_what_was_said_before_the_engine_ended_is_not_taken_for_its_present_start() -> None:
+    pod = coming(engine={"waiting": ("CrashLoopBackOff", ""), "ended": (1, "dead"), "restarts": 1})
+    assert progress([pod], {"uid-new": seen_agent(said=SAID)}, BAD).coming[0].said == ""
+
+
+@pytest.mark.parametrize(("silent", "rolled_back"), [(1, False), (419, False), (421, True)])
+def test_a_pod_whose_node_may_be_lost_is_not_too_slow(silent: float, rolled_back: bool) -> None:
+    """A lost node's pods stay as they were last told of, and running, until the cluster takes them away."""
+    decision = decide(GPU, seen(coming(engine=LATE), agents={"uid-new": seen_agent(reachable=False, silent=silent)}))
+    assert decision.newly_failed is rolled_back
+    assert rolled_back or decision.look_again_seconds == 420 - silent
 
 
 def test_the_time_that_is_left_is_when_it_is_looked_at_again() -> None:

@@ -53,6 +53,8 @@ class Canary(World):
             self.ctx = replace(self.ctx, prometheus=self.prometheus)
         self.engines: list[str] = []
         self.behind: dict[str, str] = {}
+        self.old: set[str] = set()
+        """Pods of an operator that knew no canaries."""
 
     async def begin(self, **alias: Any) -> None:
         await serving(self, replicas=2, adapters={"aliases": [{**CANARY, **alias}]})
@@ -68,7 +70,7 @@ class Canary(World):
 
     def load(self, *pods: str) -> None:
         for pod in pods or ("p1", "p2"):
-            self.agent(pod, *self.engines, observed=self.behind.get(pod))
+            self.agent(pod, *self.engines, observed=self.behind.get(pod), **({"features": []} if pod in self.old else {}))
 
     async def go(self, seconds: float = 0) -> float | None:
         """Move time, then do a pass of the deployment and of its adapters, and let the agents read the file."""
@@ -353,3 +355,20 @@ async def test_a_deleted_deployment_asks_no_more() -> None:
     world.delete("LLMDeployment", "support")
     await world.run("LLMDeployment", "support")
     assert world.prometheus.forgotten[-1] == (Key("LLMDeployment", "ml", "support"), [])
+
+
+async def test_pods_of_an_older_operator_are_named_and_not_waited_for_without_end() -> None:
+    world = Canary()
+    world.old = {"p2"}
+    await world.begin()
+    row = world.row()
+    assert (row["reason"], row["candidate"]) == ("GuardTooOld", "medical-2")
+    assert "pods p2 were made by an older Graftwork" in row["message"]
+    assert "rollout.upgradePolicy to Rolling" in row["message"]
+    assert world.alias()["weight"] == 0
+    assert condition(world.status("LLMDeployment", "support"), "AdaptersLoaded") == ("True", "AdaptersLoaded")
+    world.old = set()  # replaced
+    world.load()
+    await world.go()
+    assert world.alias()["weight"] == 10
+    assert world.row()["reason"] == "CanaryRunning"

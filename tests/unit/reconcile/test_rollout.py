@@ -70,6 +70,26 @@ async def test_a_revision_with_a_bad_flag_is_rolled_back_while_the_old_pod_serve
     assert rollouts("RolledBack") == before + 1
 
 
+async def test_a_start_that_only_hangs_is_rolled_back_with_what_its_engine_said() -> None:
+    world = World()
+    await serving(world)
+    good = applied(world)
+    await edited(world, engine={"maxModelLen": 256}, rollout={"progressDeadline": "10m"})
+    world.pod("p2", ready=False)
+    hung = {"engine": {"state": "Starting", "instance": "", "startedAt": "", "draining": False, "said": "Waiting for 3 other workers"}}
+    world.agent("p2", **hung)
+    await world.run("LLMDeployment", "support")
+    assert "vLLM of pod p2 last said: Waiting for 3 other workers" in message(world.status("LLMDeployment", "support"), "Reconciling")
+    assert applied(world) != good
+    await world.clock.advance(31)
+    await world.run("LLMDeployment", "support")
+    assert applied(world) == good
+    status = world.status("LLMDeployment", "support")
+    assert condition(status, "RolledBack") == ("True", "StartTooSlow")
+    assert "it last said: Waiting for 3 other workers" in message(status, "RolledBack")
+    assert status["rollout"]["failed"]["message"].endswith("Waiting for 3 other workers")
+
+
 async def test_it_stays_rolled_back_over_passes_restarts_and_the_failed_pod_s_end_and_writes_nothing() -> None:
     world = World()
     good = await rolled_back(world)
@@ -245,6 +265,13 @@ async def test_a_rank_whose_engines_crash_is_rolled_back_once_and_not_tried_in_a
     status = world.status("LLMDeployment", "support")
     assert condition(status, "RolledBack") == ("True", "OutOfMemory")
     assert len(status["rollout"]["history"]) == 2
+    assert condition(status, "AdaptersLoaded") == ("False", "AdapterFailed")
+    await world.run("LoRAAdapter", "wide-1")
+    refused = world.status("LoRAAdapter", "wide-1")
+    assert condition(refused, "Stalled") == ("True", "RolledBack")
+    for words in ("its rank is 64", "--max-lora-rank 16", "revision 2 failed (OutOfMemory) and was rolled back to revision 1"):
+        assert words in message(refused, "Stalled")
+        assert words in message(status, "AdaptersLoaded")
     world.delete("LoRAAdapter", "wide-1")
     world.pod("p2", terminating=True)
     await world.run("LLMDeployment", "support")

@@ -119,7 +119,14 @@ class World:
     def agent(self, pod: str, *loaded: str, reachable: bool = True, observed: str | None = None, **fields: Any) -> None:
         adapters = [{"engineName": name, "name": name, "state": "Loaded"} for name in loaded]
         base = {"fingerprint": BASE, "architecture": "Qwen3ForCausalLM", "parameters": 3, "weightsBytes": 6, "maxModelLen": 512}
-        status = {"observedHash": self.hash() if observed is None else observed, "base": base, "adapters": adapters, "routes": {}, **fields}
+        status = {
+            "observedHash": self.hash() if observed is None else observed,
+            "base": base,
+            "adapters": adapters,
+            "routes": {},
+            "features": ["candidates"],
+            **fields,
+        }
         self.agents.views[f"uid-{pod}"] = PeerView(status, reachable, self.clock.now())
 
     def content(self, deployment: str = "support") -> str:

@@ -215,3 +215,11 @@ def test_an_unreadable_model_is_stalled() -> None:
     found = see(wanted=1, pods=(pod,), agents={"uid-p1": seen_agent(base=None, base_error="no config.json")}, selection=NOTHING)
     assert condition(found, "Stalled") == ("True", "ModelInvalid")
     assert "no config.json" in message(found, "Stalled")
+
+
+def test_what_an_engine_says_shows_while_it_starts() -> None:
+    starting, other = seen_pod("p2", ready=False), seen_pod("p0", ready=False, template="old")
+    known = {"uid-p1": seen_agent(), "uid-p2": seen_agent(said="Loading shards: 50%"), "uid-p0": seen_agent(said="of another revision")}
+    found = see(pods=(READY[0], other, starting), agents=known)
+    assert message(found, "Reconciling").endswith("; vLLM of pod p2 last said: Loading shards: 50%")
+    assert "last said" not in message(see(pods=(READY[0], starting), agents=ALL), "Reconciling")
