@@ -23,7 +23,12 @@ from typing import Any, get_args
 os.environ |= {"VLLM_PLUGINS": "", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
 
 _INTERFACES = {"lora": "SupportsLoRA", "multimodal": "SupportsMultiModal", "pooling": "VllmModelForPooling"}
-_MARKS = {"lora": "supports_lora", "multimodal": "supports_multimodal", "pooling": "is_pooling_model"}
+_MARKS = {
+    "lora": "supports_lora",
+    "multimodal": "supports_multimodal",
+    "pooling": "is_pooling_model",
+    "transcription": "supports_transcription_only",
+}
 _POOLING_GROUPS = ("_EMBEDDING", "_LATE_INTERACTION", "_REWARD", "_TOKEN_CLASSIFICATION", "_SEQUENCE_CLASSIFICATION")
 
 
@@ -110,18 +115,20 @@ def words() -> dict[str, list[str]]:
 
 
 def architectures() -> dict[str, list[str]]:
-    """Return architecture -> what of lora, multimodal and pooling it supports; drafts of speculative decoding are no models of their own.
+    """Return architecture -> what of lora, multimodal and pooling it supports, and whether it transcribes only; drafts are no models of their own.
 
-    Some that generate text stand among those of embeddings as well (all that are a Llama): they generate unless they are asked otherwise.
+    Some that generate text stand among those of embeddings as well (all that are a Llama, three that see): they generate unless they are asked
+    otherwise.
     """
     from vllm.model_executor.models import registry
 
     drafts = set(registry._SPECULATIVE_DECODING_MODELS)
-    pooling = {name for group in _POOLING_GROUPS for name in getattr(registry, f"{group}_MODELS")} - set(registry._TEXT_GENERATION_MODELS)
+    pooling = {name for group in _POOLING_GROUPS for name in getattr(registry, f"{group}_MODELS")}
+    pooling -= {*registry._TEXT_GENERATION_MODELS, *registry._MULTIMODAL_MODELS}
     found = {}
     for name, model in registry.ModelRegistry.models.items():
         if name not in drafts:
-            supported = [what for what in sorted(_INTERFACES) if supports(what, model.module_name, model.class_name)]
+            supported = [what for what in sorted(_MARKS) if supports(what, model.module_name, model.class_name)]
             found[name] = sorted({*supported, *(["pooling"] if name in pooling else [])})
     return dict(sorted(found.items()))
 
@@ -129,7 +136,7 @@ def architectures() -> dict[str, list[str]]:
 @cache
 def supports(what: str, module: str, name: str) -> bool:
     """Whether a class, or one that it derives from, is of the interface or sets its mark."""
-    if name == _INTERFACES[what]:
+    if name == _INTERFACES.get(what):
         return True
     where = definition(module, name)
     if where is None:

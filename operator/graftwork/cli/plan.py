@@ -15,7 +15,10 @@ from graftwork.api.base import RESTARTS
 from graftwork.api.llmdeployment import LLMDeploymentSpec
 from graftwork.api.schema import flattened
 from graftwork.config import Config
-from graftwork.plan import access, capacity, children, engine, engine_combinations, revisions, serving, sources
+from graftwork.facts import inspected
+from graftwork.facts.inspected import Resolved
+from graftwork.plan import access, capacity, children, engine, engine_combinations, inspecting, mode, model_combinations, revisions, serving, sources
+from graftwork.plan.mode import Mode
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
 
@@ -54,16 +57,19 @@ class Plan:
 
 def plan(wanted: LLMDeployment, current: LLMDeployment | None, config: Config = DEFAULTS) -> Plan:
     """Compare two LLMDeployments of one name; `current` None: there is none yet."""
+    status = (current or wanted).status
+    new, old = (inspected.remembered(status, inspecting.key(each)) for each in (wanted, current or wanted))
     wanted = _ranked(wanted, current or wanted)
     current = _ranked(current, current) if current else None
-    before, problems = (_children(current, config) if current else {}), _problems(wanted)
-    after = before if problems else _children(wanted, config)
+    before, problems = (_children(current, old, config) if current else {}), _problems(wanted, new)
+    after = before if problems else _children(wanted, new, config)
     return Plan(
         name=wanted.metadata.name,
         new=current is None,
         replicas=wanted.spec.replicas,
         changes=tuple(_changes(current, wanted)) if current else (),
-        rolls=current is not None and revisions.template_hash(current) != revisions.template_hash(wanted),
+        rolls=current is not None
+        and revisions.template_hash(current, mode=_mode(current, old)) != revisions.template_hash(wanted, mode=_mode(wanted, new)),
         problems=problems,
         diff="".join(_diff(before, after)),
     )
@@ -111,15 +117,20 @@ def _ranked(deployment: LLMDeployment, seen: LLMDeployment) -> LLMDeployment:
     return capacity.resolved(deployment, capacity.fitting_rank([], running))
 
 
-def _problems(wanted: LLMDeployment) -> tuple[str, ...]:
+def _problems(wanted: LLMDeployment, resolved: Resolved | None) -> tuple[str, ...]:
     source = sources.parse("spec.model.source", wanted.spec.model.source, sources.MODEL_KINDS)
     found = [] if isinstance(source, Source) else [source]
-    return tuple(
-        f"{problem.reason}: {problem.message}" for problem in [*found, *engine.problems(wanted.spec.engine), *engine_combinations.problems(wanted)]
-    )
+    found += [*engine.problems(wanted.spec.engine), *engine_combinations.problems(wanted)]
+    of_the_model = model_combinations.problem(wanted, resolved)
+    return tuple(f"{problem.reason}: {problem.message}" for problem in [*found, *([of_the_model] if of_the_model else [])])
 
 
-def _children(deployment: LLMDeployment, config: Config) -> dict[str, Manifest]:
+def _mode(deployment: LLMDeployment, resolved: Resolved | None) -> Mode:
+    """Return how the model is served, as far as the operator has looked into it; a model that nobody knows is taken for one with adapters."""
+    return mode.of_facts(deployment, resolved.facts) if resolved else mode.ADAPTERS_ON
+
+
+def _children(deployment: LLMDeployment, resolved: Resolved | None, config: Config) -> dict[str, Manifest]:
     """Return the children by kind and name, but for the ConfigMap of adapters, which depends on the LoRAAdapters there are."""
     source = sources.parse("spec.model.source", deployment.spec.model.source, sources.MODEL_KINDS)
     if not isinstance(source, Source):
@@ -127,7 +138,8 @@ def _children(deployment: LLMDeployment, config: Config) -> dict[str, Manifest]:
     # What a branch is now only the operator looks up; another name of a revision is taken for another revision.
     pin = deployment.spec.model.revision or "main" if source.resolved else ""
     pinned = sources.pinned(source, pin) if pin else source
-    template = serving.pod_template(deployment, serving.Inputs(pinned), config, revisions.template_hash(deployment, pin))
+    served = _mode(deployment, resolved)
+    template = serving.pod_template(deployment, serving.Inputs(pinned, mode=served), config, revisions.template_hash(deployment, pin, served))
     made = [
         children.deployment(deployment, template),
         children.service(deployment),

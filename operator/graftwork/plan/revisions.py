@@ -17,6 +17,7 @@ from graftwork.api import LLMDeployment
 from graftwork.api.rollout import Rollout
 from graftwork.facts.inspected import Resolved
 from graftwork.plan import capacity
+from graftwork.plan.mode import ADAPTERS_ON, Mode
 from graftwork.plan.pods import Manifest
 
 KEPT = 10
@@ -36,11 +37,11 @@ class Revision:
     outdated: tuple[str, ...]
 
 
-def template_hash(deployment: LLMDeployment, pin: str = "") -> str:
+def template_hash(deployment: LLMDeployment, pin: str = "", mode: Mode = ADAPTERS_ON) -> str:
     """Return the hash of what the user wrote and pods are made from; fields at their defaults do not count, so a new field changes nothing.
 
     `pin` is the revision that the model's source is frozen to; a source that is not looked up has none. It counts instead of the revision's name, so
-    that two names of one commit are one template.
+    that two names of one commit are one template. `mode` counts where it is not the usual one; adapters that are off have no limits.
     """
     spec = deployment.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     adapters = spec.pop("adapters", {})
@@ -51,8 +52,11 @@ def template_hash(deployment: LLMDeployment, pin: str = "") -> str:
         rollout.pop(name, None)
     relevant = {key: value for key, value in spec.items() if key not in _NOT_IN_PODS}
     relevant["adapters"] = {key: adapters[key] for key in ("maxLoaded", "maxRank") if adapters.get(key) not in (None, _PLAIN.get(key))}
+    if mode.without_lora:
+        relevant.pop("adapters")
     relevant["name"] = deployment.metadata.name
     relevant |= {"pin": pin} if pin else {}
+    relevant |= {"mode": mode.hashed} if mode.hashed else {}
     text = json.dumps(_without_empty(relevant), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -72,12 +76,13 @@ def revision(
     *,
     kept: Collection[str] = (),
     resolved: Resolved | None = None,
+    mode: Mode = ADAPTERS_ON,
 ) -> Revision:
     """Return the revision of the present spec: the stored one of its hash, or a new one from `render(hash)`.
 
     Beside it the newest ones are kept, and those of the hashes in `kept`, however old: what pods are made from, and what may be rolled back to.
     """
-    wanted = template_hash(deployment, resolved.revision if resolved else "")
+    wanted = template_hash(deployment, resolved.revision if resolved else "", mode)
     stored = sorted(existing, key=lambda item: (item.get("revision", 0), item["metadata"]["name"]))
     current = next((item for item in stored if stored_hash(item) == wanted), None)
     if current is None:

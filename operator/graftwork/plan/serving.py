@@ -9,6 +9,7 @@ from graftwork.api import LLMDeployment
 from graftwork.config import Config
 from graftwork.facts.inspected import Resolved
 from graftwork.plan import credentials, engine, pods, podsecurity
+from graftwork.plan.mode import ADAPTERS_ON, Mode
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
 
@@ -19,10 +20,11 @@ START_SECONDS = 3600
 
 @dataclass(frozen=True)
 class Inputs:
-    """Of what pods are made beside the spec: `source` as a download is told it, pinned where it was looked up, and what it is frozen to."""
+    """Of what pods are made beside the spec: `source` as a download is told it, pinned where it was looked up, what it is frozen to, and its mode."""
 
     source: Source
     resolved: Resolved | None = None
+    mode: Mode = ADAPTERS_ON
 
 
 def selector(deployment: str) -> dict[str, str]:
@@ -48,7 +50,7 @@ def pod_template(deployment: LLMDeployment, inputs: Inputs, config: Config, temp
                 *([_download(deployment, source, config)] if source.downloaded else []),
                 _agent(deployment, source, config),
             ],
-            "containers": [_engine(deployment, source, config)],
+            "containers": [_engine(deployment, inputs, config)],
             "volumes": _volumes(deployment, source, config),
             "topologySpreadConstraints": [
                 {
@@ -122,17 +124,17 @@ def _agent(deployment: LLMDeployment, source: Source, config: Config) -> Manifes
     )
 
 
-def _engine(deployment: LLMDeployment, source: Source, config: Config) -> Manifest:
-    spec = deployment.spec
+def _engine(deployment: LLMDeployment, inputs: Inputs, config: Config) -> Manifest:
+    spec, source = deployment.spec, inputs.source
     health = {"path": "/health", "port": "http"}
     container = pods.container(
         names.CONTAINER_ENGINE,
         spec.engine.image or config.images.engine,
         config,
         command=engine.command(),
-        args=engine.arguments(deployment),
+        args=engine.arguments(deployment, inputs.mode),
         ports=[{"name": "http", "containerPort": engine.container_port(deployment), "protocol": "TCP"}],
-        env=engine.environment(deployment),
+        env=engine.environment(deployment, inputs.mode),
         startupProbe={"httpGet": health, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": START_SECONDS},
         readinessProbe={"httpGet": {"path": "/graftwork/ready", "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 3},
         livenessProbe={"httpGet": health, "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 12},

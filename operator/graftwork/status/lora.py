@@ -12,7 +12,15 @@ from graftwork.reasons import Reason
 from graftwork.status import conditions
 from graftwork.status.conditions import Condition
 
-_DEFINITIVE = (Reason.ALIAS_TAKEN, Reason.VERSION_TAKEN, Reason.BASE_MISMATCH, Reason.RANK_TOO_HIGH, Reason.CAPACITY_EXCEEDED, Reason.CANARY_FAILED)
+_DEFINITIVE = (
+    Reason.ALIAS_TAKEN,
+    Reason.VERSION_TAKEN,
+    Reason.BASE_MISMATCH,
+    Reason.LORA_NOT_SUPPORTED,
+    Reason.RANK_TOO_HIGH,
+    Reason.CAPACITY_EXCEEDED,
+    Reason.CANARY_FAILED,
+)
 
 
 @dataclass(frozen=True)
