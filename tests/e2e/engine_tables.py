@@ -2,7 +2,8 @@
 
 Printed is one line of JSON: flags, quantization methods, types, parsers, speculative methods, architectures. With an argument, a JSON list of
 argument lists as they would follow `vllm serve`, it prints what vLLM says of each: an empty text, or its error. With a second one, `configure`, it
-asks for each not only the parser, but makes the engine's whole configuration for the model that lies there.
+asks for each not only the parser, but makes the engine's whole configuration for the model that lies there. With `models` the list is of
+{"files": {path: text}, "arguments": [...]}: each model is written into a folder of its own, and printed is for which runner vLLM takes it.
 
 Architectures are read from the text of the models' modules: importing all of them takes minutes, and some need a GPU.
 """
@@ -16,6 +17,7 @@ import io
 import json
 import os
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -32,6 +34,7 @@ _MARKS = {
 _POOLING_GROUPS = ("_EMBEDDING", "_LATE_INTERACTION", "_REWARD", "_TOKEN_CLASSIFICATION", "_SEQUENCE_CLASSIFICATION")
 
 
+@cache
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `vllm serve`."""
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
@@ -202,6 +205,30 @@ def tables() -> dict[str, Any]:
     }
 
 
+def model(files: dict[str, str], arguments: list[str]) -> dict[str, Any]:
+    """Return what vLLM makes of a model and a command line whose first argument names it: its error, or runner, conversion and more."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text_of_file in files.items():
+            (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+            (Path(folder) / name).write_text(text_of_file, encoding="utf-8")
+        parsed = parser().parse_args([folder, *arguments[1:], "--skip-tokenizer-init"])
+        parsed.model = parsed.model_tag
+        try:
+            made = AsyncEngineArgs.from_cli_args(parsed).create_engine_config().model_config
+        except (TypeError, ValueError) as error:
+            return {"error": str(error)}
+    return {
+        "error": "",
+        "runner": made.runner_type,
+        "convert": made.convert_type,
+        "quantization": made.quantization,
+        "multimodal": made.is_multimodal_model,
+        "limits": dict(getattr(made.multimodal_config, "limit_per_prompt", None) or {}),
+    }
+
+
 def said_of(arguments: list[str], *, configure: bool) -> str:
     """Return what vLLM says against a command line; nothing if it takes it."""
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -224,8 +251,13 @@ def said_of(arguments: list[str], *, configure: bool) -> str:
 
 def main(given: list[str]) -> None:
     """Print what is asked for."""
-    configure = given[1:] == ["configure"]
-    print(f"\n{json.dumps([said_of(each, configure=configure) for each in json.loads(given[0])] if given else tables())}")
+    if given[1:] == ["models"]:
+        said: Any = [model(each["files"], each["arguments"]) for each in json.loads(given[0])]
+    elif given:
+        said = [said_of(each, configure=given[1:] == ["configure"]) for each in json.loads(given[0])]
+    else:
+        said = tables()
+    print(f"\n{json.dumps(said)}")
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def facts(source: ModelSource) -> dict[str, Any]:
         "maxModelLen": max_model_len(config),
         **_shape(config),
         "dtype": _text(config, "dtype") or _text(config, "torch_dtype"),
-        "quantization": _quantization(config) or _quantized_by(_object(source, by_path.get(_QUANTIZED))),
+        "quantization": quantization(config) or _quantized_by(_object(source, by_path.get(_QUANTIZED))),
         "quantizationFile": any(name in by_path for name in _QUANTIZATION_FILES),
         "task": task(config, set(by_path)),
         **_pooled(source, by_path.get(_MODULES)),
@@ -158,7 +158,7 @@ def _text(config: Mapping[str, Any], key: str) -> str:
     return next((value[:_TEXT_LENGTH] for part in _parts(config) if isinstance(value := part.get(key), str)), "")
 
 
-def _quantization(config: Mapping[str, Any]) -> str:
+def quantization(config: Mapping[str, Any]) -> str:
     """Return how the weights are quantized, in the words of their configuration; "" if they are not."""
     for part in _parts(config):
         settings = part.get("quantization_config") or part.get("compression_config")
