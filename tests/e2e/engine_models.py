@@ -16,8 +16,15 @@ from tests.e2e.service import deployment
 QWEN3: dict[str, Any] = {
     "model_type": "qwen3",
     "architectures": ["Qwen3ForCausalLM"],
-    **{"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32},
-    **{"vocab_size": 1000, "max_position_embeddings": 2048, "torch_dtype": "bfloat16"},
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 32,
+    "vocab_size": 1000,
+    "max_position_embeddings": 2048,
+    "torch_dtype": "bfloat16",
 }
 QWEN2_VL: dict[str, Any] = {
     **QWEN3,

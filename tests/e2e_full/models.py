@@ -50,7 +50,14 @@ def embedding(folder: Path) -> list[list[float]]:
 
     folder.mkdir(parents=True, exist_ok=True)
     words = tokenizer(folder, pairs=False)
-    shape = {"hidden_size": WIDTH, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}
+    shape = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+    }
     torch.manual_seed(1)
     model = Qwen3Model(Qwen3Config(vocab_size=len(words), max_position_embeddings=512, pad_token_id=words.pad_token_id, **shape)).eval()
     model.save_pretrained(folder)
