@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.e2e import engine_tables
+from tests.e2e.engine_models import QWEN2_VL, Case
 from tests.e2e.service import Service
 from tests.e2e_full.conftest import Answers, serve
 from tests.e2e_full.models import QUERY, TEXTS
@@ -14,12 +18,17 @@ from tests.harness.kube import Kube, Object, condition
 
 CLOSE = 2e-3
 """Both compute in float32, in another order."""
-ADAPTER: Object = {
-    "apiVersion": "graftwork.dev/v1alpha1",
-    "kind": "LoRAAdapter",
-    "metadata": {"name": "words-1", "labels": {"serves": "reranker"}},
-    "spec": {"alias": "words", "version": 1, "digest": f"sha256:{'a' * 64}", "source": f"store://e2e/words/{'a' * 12}", "rank": 8},
-}
+
+
+def adapter(fingerprint: str) -> Object:
+    """Return an adapter of the reranker's own weights; nobody comes so far as to look for its files."""
+    files = {"digest": f"sha256:{'a' * 64}", "source": f"store://e2e/words/{'a' * 12}"}
+    return {
+        "apiVersion": "graftwork.dev/v1alpha1",
+        "kind": "LoRAAdapter",
+        "metadata": {"name": "words-1", "labels": {"serves": "reranker"}},
+        "spec": {"alias": "words", "version": 1, "rank": 8, "baseModel": {"fingerprint": fingerprint}, **files},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +40,9 @@ def embedding(kube: Kube, answers: Answers) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def reranker(kube: Kube, answers: Answers) -> Iterator[Service]:
-    """The reranker, ready, and an adapter that wants to be served with it."""
-    kube.apply(ADAPTER)
+    """The reranker, ready."""
     yield serve(kube, "reranker", adapters={"selector": {"matchLabels": {"serves": "reranker"}}})
     kube.delete("llmdeployment", "reranker")
-    kube.delete("loraadapter", "words-1")
 
 
 def arguments(kube: Kube, name: str) -> list[str]:
@@ -73,11 +80,26 @@ def test_a_rerank_puts_them_in_order(reranker: Service, answers: Answers) -> Non
     assert [row["index"] for row in said.body["results"]] == order
 
 
+def test_a_model_that_sees_is_taken_for_text_with_the_limits_of_the_arguments(kube: Kube, embedding: Service) -> None:
+    """As far as the engine's configuration: none is loaded."""
+    case = Case(QWEN2_VL, engine={"args": {"limit-mm-per-prompt": '{"image": 2}'}})
+    asked = json.dumps([{"files": case.files, "arguments": case.arguments}])
+    script = Path(engine_tables.__file__).read_text(encoding="utf-8")
+    pod = embedding.pod()["metadata"]["name"]
+    (said,) = json.loads(kube.run("exec", pod, "-c", "vllm", "--", "python3", "-c", script, asked, "models", timeout=240).splitlines()[-1])
+    assert (said["error"], said.get("runner"), said.get("multimodal")) == ("", "generate", True)
+    assert "image" in said["limits"]
+
+
 def test_an_architecture_without_lora_is_served_without_and_its_adapters_say_why(kube: Kube, reranker: Service) -> None:
     assert not [item for item in arguments(kube, "reranker") if "lora" in item]
+    served = kube.get("llmdeployment", "reranker")
+    assert served
+    kube.apply(adapter(served["status"]["model"]["fingerprint"]))
     found = kube.wait_condition("loraadapter", "words-1", "Stalled", timeout=60)
     assert condition(found, "Stalled")["reason"] == "LoRANotSupported"
     assert "BertForSequenceClassification" in condition(found, "Stalled")["message"]
     config_map = kube.get("configmap", "reranker-adapters")
     assert config_map
     assert '"adapters":[]' in config_map["data"]["adapters.json"]
+    kube.delete("loraadapter", "words-1")
