@@ -26,13 +26,23 @@ QWEN3: dict[str, Any] = {
     "max_position_embeddings": 2048,
     "torch_dtype": "bfloat16",
 }
-QWEN2_VL: dict[str, Any] = {
-    **QWEN3,
-    "model_type": "qwen2_vl",
-    "architectures": ["Qwen2VLForConditionalGeneration"],
-    "rope_scaling": {"type": "mrope", "mrope_section": [4, 6, 6]},
-    "vision_config": {"depth": 2, "embed_dim": 64, "hidden_size": 256, "num_heads": 4, "patch_size": 14},
+LLAVA: dict[str, Any] = {
+    "model_type": "llava",
+    "architectures": ["LlavaForConditionalGeneration"],
+    "torch_dtype": "bfloat16",
+    "image_token_index": 999,
+    "text_config": {**QWEN3, "model_type": "llama", "architectures": ["LlamaForCausalLM"]},
+    "vision_config": {
+        "model_type": "clip_vision_model",
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": 28,
+        "patch_size": 14,
+    },
 }
+"""One that sees, of those that need no torchvision, which the engine's image for CPUs has not."""
 POOLING, OTHER = "sentence_transformers.models.Pooling", "custom_st.Transformer"
 DIGEST = "sha256:" + "1" * 64
 

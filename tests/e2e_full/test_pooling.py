@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import engine_tables
-from tests.e2e.engine_models import QWEN2_VL, Case
+from tests.e2e.engine_models import LLAVA, Case
 from tests.e2e.service import Service
 from tests.e2e_full.conftest import Answers, serve
 from tests.e2e_full.models import QUERY, TEXTS
@@ -82,7 +82,7 @@ def test_a_rerank_puts_them_in_order(reranker: Service, answers: Answers) -> Non
 
 def test_a_model_that_sees_is_taken_for_text_with_the_limits_of_the_arguments(kube: Kube, embedding: Service) -> None:
     """As far as the engine's configuration: none is loaded."""
-    case = Case(QWEN2_VL, engine={"args": {"limit-mm-per-prompt": '{"image": 2}'}})
+    case = Case(LLAVA, engine={"args": {"limit-mm-per-prompt": '{"image": 2}'}})
     asked = json.dumps([{"files": case.files, "arguments": case.arguments}])
     script = Path(engine_tables.__file__).read_text(encoding="utf-8")
     pod = embedding.pod()["metadata"]["name"]
