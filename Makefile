@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV = $(shell $(PYTHON) -m tests.harness.venv)
 PYTEST = $(VENV)/bin/python -m pytest
 
-.PHONY: help demo demo-down test unit control-plane e2e lint format generate engine-tables lock cluster cluster-down cluster-status images bench-loop bench-adapters bench-serving bench-setup prune
+.PHONY: help demo demo-down test unit control-plane e2e e2e-full lint format generate engine-tables lock cluster cluster-down cluster-status images bench-loop bench-adapters bench-serving bench-setup prune
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ control-plane: ## tests against a real API server, without nodes
 
 e2e: ## tests on the embedded cluster: two real nodes, real vLLM, real QLoRA
 	@$(PYTHON) -m tests.harness.e2e
+
+e2e-full: ## more models on the same cluster, each with an engine of its own: embeddings and scores; not part of make test
+	@$(PYTHON) -m tests.harness.e2e tests/e2e_full
 
 lint: ## ruff, mypy --strict, import-linter
 	@$(VENV)/bin/ruff format --check .

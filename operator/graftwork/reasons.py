@@ -81,6 +81,7 @@ class Reason(StrEnum):
     ALIAS_TAKEN = "AliasTaken"  # another lineage or a served name has the alias
     VERSION_TAKEN = "VersionTaken"  # the alias has another adapter of this version
     BASE_MISMATCH = "BaseMismatch"  # trained on other weights than the deployment serves
+    LORA_NOT_SUPPORTED = "LoRANotSupported"  # vLLM has no LoRA for the architecture of the deployment's model; it is served without adapters
     RANK_TOO_HIGH = "RankTooHigh"  # rank above adapters.maxRank
     DIGEST_MISMATCH = "DigestMismatch"  # the files are not the ones that were published
     FILE_NOT_ALLOWED = "FileNotAllowed"  # not a regular file of the allow-list

@@ -2,7 +2,8 @@
 
 Printed is one line of JSON: flags, quantization methods, types, parsers, speculative methods, architectures. With an argument, a JSON list of
 argument lists as they would follow `vllm serve`, it prints what vLLM says of each: an empty text, or its error. With a second one, `configure`, it
-asks for each not only the parser, but makes the engine's whole configuration for the model that lies there.
+asks for each not only the parser, but makes the engine's whole configuration for the model that lies there. With `models` the list is of
+{"files": {path: text}, "arguments": [...]}: each model is written into a folder of its own, and printed is for which runner vLLM takes it.
 
 Architectures are read from the text of the models' modules: importing all of them takes minutes, and some need a GPU.
 """
@@ -16,6 +17,7 @@ import io
 import json
 import os
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -23,10 +25,16 @@ from typing import Any, get_args
 os.environ |= {"VLLM_PLUGINS": "", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
 
 _INTERFACES = {"lora": "SupportsLoRA", "multimodal": "SupportsMultiModal", "pooling": "VllmModelForPooling"}
-_MARKS = {"lora": "supports_lora", "multimodal": "supports_multimodal", "pooling": "is_pooling_model"}
+_MARKS = {
+    "lora": "supports_lora",
+    "multimodal": "supports_multimodal",
+    "pooling": "is_pooling_model",
+    "transcription": "supports_transcription_only",
+}
 _POOLING_GROUPS = ("_EMBEDDING", "_LATE_INTERACTION", "_REWARD", "_TOKEN_CLASSIFICATION", "_SEQUENCE_CLASSIFICATION")
 
 
+@cache
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `vllm serve`."""
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
@@ -110,18 +118,20 @@ def words() -> dict[str, list[str]]:
 
 
 def architectures() -> dict[str, list[str]]:
-    """Return architecture -> what of lora, multimodal and pooling it supports; drafts of speculative decoding are no models of their own.
+    """Return architecture -> what of lora, multimodal and pooling it supports, and whether it transcribes only; drafts are no models of their own.
 
-    Some that generate text stand among those of embeddings as well (all that are a Llama): they generate unless they are asked otherwise.
+    Some that generate text stand among those of embeddings as well (all that are a Llama, three that see): they generate unless they are asked
+    otherwise.
     """
     from vllm.model_executor.models import registry
 
     drafts = set(registry._SPECULATIVE_DECODING_MODELS)
-    pooling = {name for group in _POOLING_GROUPS for name in getattr(registry, f"{group}_MODELS")} - set(registry._TEXT_GENERATION_MODELS)
+    pooling = {name for group in _POOLING_GROUPS for name in getattr(registry, f"{group}_MODELS")}
+    pooling -= {*registry._TEXT_GENERATION_MODELS, *registry._MULTIMODAL_MODELS}
     found = {}
     for name, model in registry.ModelRegistry.models.items():
         if name not in drafts:
-            supported = [what for what in sorted(_INTERFACES) if supports(what, model.module_name, model.class_name)]
+            supported = [what for what in sorted(_MARKS) if supports(what, model.module_name, model.class_name)]
             found[name] = sorted({*supported, *(["pooling"] if name in pooling else [])})
     return dict(sorted(found.items()))
 
@@ -129,7 +139,7 @@ def architectures() -> dict[str, list[str]]:
 @cache
 def supports(what: str, module: str, name: str) -> bool:
     """Whether a class, or one that it derives from, is of the interface or sets its mark."""
-    if name == _INTERFACES[what]:
+    if name == _INTERFACES.get(what):
         return True
     where = definition(module, name)
     if where is None:
@@ -195,6 +205,30 @@ def tables() -> dict[str, Any]:
     }
 
 
+def model(files: dict[str, str], arguments: list[str]) -> dict[str, Any]:
+    """Return what vLLM makes of a model and a command line whose first argument names it: its error, or runner, conversion and more."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text_of_file in files.items():
+            (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+            (Path(folder) / name).write_text(text_of_file, encoding="utf-8")
+        parsed = parser().parse_args([folder, *arguments[1:], "--skip-tokenizer-init"])
+        parsed.model = parsed.model_tag
+        try:
+            made = AsyncEngineArgs.from_cli_args(parsed).create_engine_config().model_config
+        except (TypeError, ValueError) as error:
+            return {"error": str(error)}
+    return {
+        "error": "",
+        "runner": made.runner_type,
+        "convert": made.convert_type,
+        "quantization": made.quantization,
+        "multimodal": made.is_multimodal_model,
+        "limits": dict(getattr(made.multimodal_config, "limit_per_prompt", None) or {}),
+    }
+
+
 def said_of(arguments: list[str], *, configure: bool) -> str:
     """Return what vLLM says against a command line; nothing if it takes it."""
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -217,8 +251,13 @@ def said_of(arguments: list[str], *, configure: bool) -> str:
 
 def main(given: list[str]) -> None:
     """Print what is asked for."""
-    configure = given[1:] == ["configure"]
-    print(f"\n{json.dumps([said_of(each, configure=configure) for each in json.loads(given[0])] if given else tables())}")
+    if given[1:] == ["models"]:
+        said: Any = [model(each["files"], each["arguments"]) for each in json.loads(given[0])]
+    elif given:
+        said = [said_of(each, configure=given[1:] == ["configure"]) for each in json.loads(given[0])]
+    else:
+        said = tables()
+    print(f"\n{json.dumps(said)}")
 
 
 if __name__ == "__main__":

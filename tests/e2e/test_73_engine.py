@@ -13,7 +13,7 @@ from graftwork import engines
 from graftwork.api import LLMDeployment
 from graftwork.plan import engine, engine_combinations
 
-from tests.e2e import engine_tables
+from tests.e2e import engine_models, engine_tables
 from tests.e2e.service import Service, deployment
 from tests.golden import render
 from tests.harness.engine_tables import written
@@ -69,6 +69,16 @@ def test_the_combinations_that_are_refused_are_those_that_the_engine_refuses(kub
     said = ask(kube, taught, json.dumps([engine.arguments(each)[2:] for each in made]), "configure")
     found = [(settings, bool(error)) for settings, error in zip(COMBINATIONS, said, strict=True)]
     assert found == [(settings, bool(engine_combinations.problems(each))) for settings, each in zip(COMBINATIONS, made, strict=True)], said
+
+
+def test_models_are_taken_for_the_task_and_the_quantization_that_the_operator_detects(kube: Kube, taught: Service) -> None:
+    """One question for all of them, and no engine is started: vLLM reads config.json and what lies beside it."""
+    cases = (*engine_models.TASKS, *engine_models.METHODS)
+    said = ask(kube, taught, json.dumps([{"files": case.files, "arguments": case.arguments} for case in cases]), "models")
+    found = [(number, bool(each["error"]), each.get("runner", "")) for number, each in enumerate(said)]
+    assert found == [(number, bool(case.refused), "" if case.refused else case.runner) for number, case in enumerate(cases)], said
+    assert {case.runner for case in engine_models.TASKS} == {"generate", "pooling"}
+    assert {bool(case.refused) for case in engine_models.METHODS} == {True, False}
 
 
 def test_the_engine_runs_as_the_user_of_the_upstream_image_with_fields_set(kube: Kube, taught: Service) -> None:

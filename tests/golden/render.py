@@ -10,7 +10,7 @@ from graftwork.api import FineTuneJob, LLMDeployment, LoRAAdapter
 from graftwork.config import Config
 from graftwork.facts.adapters import adapter
 from graftwork.facts.inspected import Resolved
-from graftwork.plan import access, adapters_file, children, importing, inspecting, revisions, serving, sources, training
+from graftwork.plan import access, adapters_file, children, importing, inspecting, mode, revisions, serving, sources, training
 from graftwork.plan.adapters import Seen, select
 from graftwork.plan.sources import Source
 from graftwork.plan.training import Inputs
@@ -54,12 +54,14 @@ def _serving(deployment: LLMDeployment, adapters: list[Any], config: Config) -> 
     selection = select(adapters, rules(deployment), seen)
     resolved = Resolved.from_object((deployment.status.get("model") or {}).get("resolved"))
     of = _at(source, resolved)
+    served = mode.of_facts(deployment, resolved.facts) if resolved else mode.ADAPTERS_ON
     revision = revisions.revision(
         deployment,
         [],
-        lambda wanted: serving.pod_template(deployment, serving.Inputs(of, resolved), config, wanted),
+        lambda wanted: serving.pod_template(deployment, serving.Inputs(of, resolved, served), config, wanted),
         {"engine": "engine:1"},
         resolved=resolved,
+        mode=served,
     )
     return [
         *([inspecting.inspect_job(deployment, source, config)] if resolved else []),

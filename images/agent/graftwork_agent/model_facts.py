@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import struct
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -40,8 +41,13 @@ _NUMBERS = {
     "kvLoraRank": ("kv_lora_rank",),
     "vocabSize": ("vocab_size",),
 }
-_CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification", "RewardModel")
-_ENCODERS = ("Model", "ForMaskedLM")
+_CLASSIFIERS = (*(f"For{kind}Classification" for kind in ("Sequence", "Token", "Audio", "Image", "Video")), "ClassificationModel")
+_ENCODERS = ("Model", "ForMaskedLM", "ForTextEncoding", "ForRewardModeling")
+_TALKERS = ("ChatModel", "ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
+_MODULES = "modules.json"
+_POOLING = ("sentence_transformers.models.Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling")
+_QUANTIZED = "hf_quant_config.json"
+_QUANTIZATION_FILES = ("quant_config.json", "quantize_config.json", "quantization_config.json")
 _LISTENERS = ("WhisperForConditionalGeneration", "ForSpeechSeq2Seq")
 
 
@@ -74,8 +80,10 @@ def facts(source: ListedModel) -> dict[str, Any]:
         "maxModelLen": max_model_len(config),
         **_shape(config),
         "dtype": _text(config, "dtype") or _text(config, "torch_dtype"),
-        "quantization": _quantization(config),
+        "quantization": quantization(config) or _quantized_by(_object(source, by_path.get(_QUANTIZED))),
+        "quantizationFile": any(name in by_path for name in _QUANTIZATION_FILES),
         "task": task(config, set(by_path)),
+        **_pooled(source, by_path.get(_MODULES)),
         "remoteCode": isinstance(config.get("auto_map"), dict),
     }
 
@@ -84,6 +92,27 @@ def _small(source: ListedModel, file: ModelFile) -> bytes:
     if file.size > _JSON_LIMIT_BYTES:
         raise ModelInvalid(f"{source.uri}: {file.path} has {file.size} bytes, the limit is {_JSON_LIMIT_BYTES}; it is no such file of a model")
     return source.read(file, 0, file.size)
+
+
+def _json(source: ListedModel, file: ModelFile | None) -> Any:
+    """Return what a file of JSON says; None for one that is not there or says nothing: the engine will tell what it makes of it."""
+    try:
+        return json.loads(_small(source, file)) if file else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _object(source: ListedModel, file: ModelFile | None) -> Mapping[str, Any]:
+    found = _json(source, file)
+    return found if isinstance(found, dict) else {}
+
+
+def _pooled(source: ListedModel, file: ModelFile | None) -> dict[str, bool]:
+    """Return whether sentence-transformers' modules have a pooling that vLLM reads; nothing for a model without such modules."""
+    modules = _json(source, file)
+    if not isinstance(modules, list):
+        return {}
+    return {"poolingModule": any(isinstance(item, dict) and item.get("type") in _POOLING for item in modules)}
 
 
 def _weights(source: ListedModel, where: str, file: ModelFile) -> _Weights:
@@ -129,22 +158,41 @@ def _text(config: Mapping[str, Any], key: str) -> str:
     return next((value[:_TEXT_LENGTH] for part in _parts(config) if isinstance(value := part.get(key), str)), "")
 
 
-def _quantization(config: Mapping[str, Any]) -> str:
+def quantization(config: Mapping[str, Any]) -> str:
     """Return how the weights are quantized, in the words of their configuration; "" if they are not."""
     for part in _parts(config):
         settings = part.get("quantization_config") or part.get("compression_config")
-        if isinstance(settings, dict) and isinstance(method := settings.get("quant_method"), str):
-            return method[:_TEXT_LENGTH]
+        if isinstance(settings, dict) and (method := _quantized_by(settings)):
+            return method
     return ""
 
 
+def _quantized_by(settings: Mapping[str, Any]) -> str:
+    """Return the method of one configuration; ModelOpt writes an algorithm of its own beside it, or instead."""
+    method, parts = settings.get("quant_method"), (settings, settings.get("quantization"))
+    algorithms = [str(found).upper() for part in parts if isinstance(part, dict) and (found := part.get("quant_algo"))]
+    producer = settings.get("producer")
+    if algorithms and (str(method).lower() == "modelopt" or (isinstance(producer, dict) and producer.get("name") == "modelopt")):
+        return _modelopt(algorithms[0])
+    return method[:_TEXT_LENGTH] if isinstance(method, str) else ""
+
+
+def _modelopt(algorithm: str) -> str:
+    """Return vLLM's name of an algorithm of ModelOpt's (vllm/model_executor/layers/quantization/modelopt.py, override_quantization_method)."""
+    if algorithm == "MIXED_PRECISION":
+        return "modelopt_mixed"
+    if "MXFP8" in algorithm:
+        return "modelopt_mxfp8"
+    return "modelopt_fp4" if "FP4" in algorithm else "modelopt"
+
+
 def task(config: Mapping[str, Any], paths: set[str]) -> str:
-    """Return what the model is for: `generate`, `embed`, `classify` or `transcribe`."""
+    """Return what the model is for: `generate`, `embed`, `classify` or `transcribe`; which of vLLM's classes serves it the operator knows better."""
     name = architecture(config)
     if name.endswith(_LISTENERS):
         return "transcribe"
     if name.endswith(_CLASSIFIERS):
         return "classify"
-    if "modules.json" in paths or name.endswith(_ENCODERS):  # modules.json: sentence-transformers
+    if _MODULES in paths:  # sentence-transformers
         return "embed"
-    return "generate"
+    return "embed" if name.endswith(_ENCODERS) and not name.endswith(_TALKERS) else "generate"

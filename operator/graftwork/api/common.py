@@ -117,7 +117,7 @@ class PodSettings(Model):
     tolerations: tuple[Toleration, ...] = field((), doc="Taints that the pods tolerate.", restarts=True, max_length=32)
     resources: ResourceRequirements = field(
         default_factory=ResourceRequirements,
-        doc="Resources of the main container (`vllm` or `trainer`). Of an engine with an `hf://` model, cpu, memory and "
+        doc="Resources of the main container (`vllm` or `trainer`). Of an engine with an `hf://` or `s3://` model, cpu, memory and "
         "ephemeral-storage are computed where they are named here neither as request nor as limit.",
         restarts=True,
     )

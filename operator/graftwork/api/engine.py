@@ -80,18 +80,29 @@ class ToolCalling(Model):
 
 
 class Parallelism(Model):
-    """How the GPUs of one pod share the model. They are always those of one pod: no engine spans nodes."""
+    """How the GPUs of one pod serve the model: tensor x pipeline share it, data copies it. No engine spans nodes."""
 
     tensor: TensorParallel = field(
         "auto",
         doc="GPUs that share each layer (`--tensor-parallel-size`); it has to divide the model's attention heads. `auto`: the pod's GPUs divided by "
-        "`pipeline`.",
+        "`pipeline` and `data`.",
         unit="GPUs",
         restarts=True,
         rules=(cel.int_or_auto("engine.parallelism.tensor", 1, 16),),
     )
     pipeline: int = field(
         1, doc="Groups of GPUs that have the layers one after another (`--pipeline-parallel-size`).", unit="groups", restarts=True, ge=1, le=16
+    )
+    data: int = field(
+        1,
+        doc="Copies of the model that share the pod's requests (`--data-parallel-size`); above 1, tensor x pipeline x data has to be "
+        "accelerator.count. "
+        "One server stands before all of them, which loads each adapter into every copy. Mostly `replicas` are the better copies: each can be "
+        "replaced and scaled by itself.",
+        unit="copies",
+        restarts=True,
+        ge=1,
+        le=16,
     )
 
 

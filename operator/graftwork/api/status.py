@@ -64,7 +64,11 @@ class InspectedFacts(StatusModel):
     vocab_size: int | None = field(None, doc="Number of tokens that the model knows.")
     dtype: str | None = field(None, doc="Type of the weights.")
     quantization: str | None = field(None, doc="How the weights are quantized, in the words of the model's configuration; empty: not at all.")
+    quantization_file: bool | None = field(None, doc="Whether a file beside config.json says how the weights are quantized.")
     task: str | None = field(None, doc="What the model is for: generate, embed, classify or transcribe.")
+    pooling_module: bool | None = field(
+        None, doc="Whether modules.json of sentence-transformers has a pooling that vLLM reads; absent: no such file."
+    )
     remote_code: bool | None = field(None, doc="Whether the repository brings Python code of its own.")
 
 

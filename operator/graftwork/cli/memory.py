@@ -83,7 +83,7 @@ def _cpu(deployment: LLMDeployment, facts: ModelFacts, asked: Asked) -> Iterator
 def _pod(deployment: LLMDeployment, known: Resolved | None, facts: ModelFacts, *, downloaded: bool) -> Iterator[Row]:
     found = sized.sizes(deployment, known, downloaded=downloaded)
     if known is None:
-        yield ("vllm", "", "has what spec.pod.resources says: only a model that the operator looks up (hf://) has computed requests")
+        yield ("vllm", "", "has what spec.pod.resources says: only a model that the operator looks up (hf://, s3://) has computed requests")
     else:
         for side in ("requests", "limits"):
             amounts = ", ".join(f"{key} {value}" for key, value in (found.resources.get(side) or {}).items())

@@ -17,7 +17,8 @@ from graftwork.api.schema import flattened
 from graftwork.cli import memory, models
 from graftwork.config import Config
 from graftwork.facts.inspected import Resolved
-from graftwork.plan import access, capacity, children, engine, engine_combinations, revisions, serving, sources
+from graftwork.plan import access, capacity, children, engine, engine_combinations, mode, model_combinations, revisions, serving, sources
+from graftwork.plan.mode import Mode
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
 
@@ -43,7 +44,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """What would happen. `diff` is of the children; `rolls`: the pods are replaced; `problems`: why the operator would change nothing at all."""
+    """What would happen. `diff` is of the children; `rolls`: the pods are replaced; `problems`: why the operator would change nothing at all.
+
+    `one_at_a_time`: a pod goes before the one that replaces it has come (`rollout.surge: 0`).
+    """
 
     name: str
     new: bool
@@ -53,6 +57,7 @@ class Plan:
     problems: tuple[str, ...]
     diff: str
     memory: str = ""
+    one_at_a_time: bool = False
 
 
 def plan(
@@ -67,14 +72,15 @@ def plan(
     alike = current is not None and _model(current) == _model(wanted)
     was = _remembered(current) or (known if alike else None)
     known = known or (was if alike else None)
-    before, problems = (_children(current, config, was) if current else {}), _problems(wanted)
+    before, problems = (_children(current, config, was) if current else {}), _problems(wanted, known)
     after = before if problems else _children(wanted, config, known)
     return Plan(
         name=wanted.metadata.name,
         new=current is None,
         replicas=wanted.spec.replicas,
         changes=tuple(_changes(current, wanted)) if current else (),
-        rolls=current is not None and revisions.template_hash(current) != revisions.template_hash(wanted),
+        rolls=current is not None and _template_hash(before) != _template_hash(after),
+        one_at_a_time=wanted.spec.rollout.surge == 0,
         problems=problems,
         diff="".join(_diff(before, after)),
         memory="" if problems else _memory(wanted, known, gpu_bytes),
@@ -123,9 +129,17 @@ def _headline(made: Plan) -> str:
         return f"new, {made.replicas} pods"
     if not made.changes:
         return "nothing changes"
-    if made.rolls:
-        return f"the pods ({made.replicas}) are replaced one after another, and what is served goes on"
-    return "no pod restarts"
+    if not made.replicas:
+        return "replicas is 0: there are no pods, and nothing is served"
+    return _replaced(made) if made.rolls else "no pod restarts"
+
+
+def _replaced(made: Plan) -> str:
+    if made.one_at_a_time and made.replicas == 1:
+        return "the pod is replaced, and nothing is served until the new engine is ready (rollout.surge is 0)"
+    if made.one_at_a_time:
+        return f"the pods ({made.replicas}) are replaced one after another, each gone before the next comes (rollout.surge is 0); the others serve"
+    return f"the pods ({made.replicas}) are replaced one after another, and what is served goes on"
 
 
 def _effect(change: Change, made: Plan) -> str:
@@ -144,12 +158,17 @@ def _ranked(deployment: LLMDeployment, seen: LLMDeployment) -> LLMDeployment:
     return capacity.resolved(deployment, capacity.fitting_rank([], running))
 
 
-def _problems(wanted: LLMDeployment) -> tuple[str, ...]:
+def _problems(wanted: LLMDeployment, resolved: Resolved | None) -> tuple[str, ...]:
     source = sources.parse("spec.model.source", wanted.spec.model.source, sources.MODEL_KINDS)
     found = [] if isinstance(source, Source) else [source]
-    return tuple(
-        f"{problem.reason}: {problem.message}" for problem in [*found, *engine.problems(wanted.spec.engine), *engine_combinations.problems(wanted)]
-    )
+    found += [*engine.problems(wanted.spec.engine), *engine_combinations.problems(wanted)]
+    of_the_model = model_combinations.problem(wanted, resolved)
+    return tuple(f"{problem.reason}: {problem.message}" for problem in [*found, *([of_the_model] if of_the_model else [])])
+
+
+def _mode(deployment: LLMDeployment, resolved: Resolved | None) -> Mode:
+    """Return how the model is served, as far as the operator has looked into it; a model that nobody knows is taken for one with adapters."""
+    return mode.of_facts(deployment, resolved.facts) if resolved else mode.ADAPTERS_ON
 
 
 def _children(deployment: LLMDeployment, config: Config, known: Resolved | None) -> dict[str, Manifest]:
@@ -160,11 +179,11 @@ def _children(deployment: LLMDeployment, config: Config, known: Resolved | None)
     # What a branch is now only the operator looks up; another name of a revision is taken for another revision.
     pin = deployment.spec.model.revision or "main" if source.versioned else ""
     pinned = sources.pinned(source, pin) if pin else source
-    template = serving.pod_template(
-        deployment, serving.Inputs(pinned, known if source.resolved else None), config, revisions.template_hash(deployment, pin)
-    )
+    served = _mode(deployment, known)
+    inputs = serving.Inputs(pinned, known if source.resolved else None, mode=served)
+    template = serving.pod_template(deployment, inputs, config, revisions.template_hash(deployment, pin, served))
     made = [
-        children.deployment(deployment, template),
+        children.deployment(deployment, template, **_surge(deployment)),
         children.service(deployment),
         children.disruption_budget(deployment),
         access.ingress(deployment),
@@ -172,6 +191,16 @@ def _children(deployment: LLMDeployment, config: Config, known: Resolved | None)
         access.network_policy(deployment, config),
     ]
     return {f"{item['kind']}/{item['metadata']['name']}": item for item in made if item}
+
+
+def _surge(deployment: LLMDeployment) -> dict[str, int]:
+    surge = deployment.spec.rollout.surge
+    return {} if surge == "auto" else {"surge": surge, "unavailable": 0 if surge else 1}
+
+
+def _template_hash(made: Mapping[str, Manifest]) -> str:
+    deployment = next((item for name, item in made.items() if name.startswith("Deployment/")), None)
+    return revisions.stored_hash(deployment["spec"]["template"]) if deployment else ""
 
 
 def _diff(before: Mapping[str, Manifest], after: Mapping[str, Manifest]) -> Iterator[str]:

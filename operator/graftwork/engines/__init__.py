@@ -12,15 +12,25 @@ from functools import cached_property
 from importlib.resources import files
 
 VERSION = "0.32.0"
+GENERATE, EMBED, CLASSIFY = "generate", "embed", "classify"
+_BY_SUFFIX = (
+    *((suffix, GENERATE) for suffix in ("ForCausalLM", "ForConditionalGeneration", "ChatModel", "LMHeadModel")),
+    *((suffix, EMBED) for suffix in ("ForTextEncoding", "EmbeddingModel")),
+    *((f"For{kind}Classification", CLASSIFY) for kind in ("Sequence", "Token", "Audio", "Image", "Video")),
+    ("ClassificationModel", CLASSIFY),
+    *((suffix, EMBED) for suffix in ("ForRewardModeling", "RewardModel", "Model")),
+)
+"""vllm/config/model.py, _SUFFIX_TO_DEFAULTS, in its order: what an architecture without a class of its own is for."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What vLLM's class for an architecture supports. `pooling`: it answers with vectors or scores instead of text."""
+    """What vLLM's class for an architecture supports. `pooling`: it answers with vectors or scores instead of text; `transcription`: nothing else."""
 
     lora: bool
     multimodal: bool
     pooling: bool
+    transcription: bool = False
 
 
 class Tables:
@@ -36,6 +46,7 @@ class Tables:
         self.speculative_methods: tuple[str, ...] = tuple(found["speculativeMethods"])
         self.quantization: tuple[str, ...] = tuple(name for name, method in found["quantization"].items() if not method.get("deprecated"))
         """Methods that vLLM takes without --allow-deprecated-quantization."""
+        self.deprecated: tuple[str, ...] = tuple(name for name, method in found["quantization"].items() if method.get("deprecated"))
         self._activations: Mapping[str, list[str]] = {name: method.get("activations", []) for name, method in found["quantization"].items()}
         self._aliases: Mapping[str, list[str]] = {name: flag.get("aliases", []) for name, flag in found["flags"].items()}
         self._architectures: Mapping[str, list[str]] = found["architectures"]
@@ -49,7 +60,25 @@ class Tables:
         supported = self._architectures.get(name)
         if supported is None:
             return None
-        return Architecture(lora="lora" in supported, multimodal="multimodal" in supported, pooling="pooling" in supported)
+        return Architecture(**{what: what in supported for what in ("lora", "multimodal", "pooling", "transcription")})
+
+    def served_as(self, name: str) -> str:
+        """Return the architecture whose class serves `name` (model_executor/models/registry.py, _normalize_arch); itself where nobody knows."""
+        if name in self._architectures:
+            return name
+        suffix = next((suffix for suffix, _ in _BY_SUFFIX if name.endswith(suffix)), "")
+        others = (name.replace(suffix, other) for other, _ in _BY_SUFFIX) if suffix else ()
+        return next((other for other in others if other in self._architectures), name)
+
+    def task(self, name: str) -> str:
+        """Return what vLLM's `--runner auto` takes an architecture for: generate, embed or classify (config/model.py, _get_default_runner_type)."""
+        meant = next((task for suffix, task in _BY_SUFFIX if name.endswith(suffix)), GENERATE)
+        known = self.architecture(name)
+        if known is None:
+            return meant
+        if not known.pooling:
+            return GENERATE
+        return CLASSIFY if meant == CLASSIFY else EMBED
 
     def flag(self, name: str) -> str | None:
         """Return the flag that argparse would take a long name (without dashes) for: itself, an alias, or any unique beginning of one."""

@@ -39,7 +39,11 @@ class ModelFacts(Part):
     vocab_size: int | None = None
     dtype: str = ""
     quantization: str = ""
+    quantization_file: bool | None = None
+    """Whether a file beside config.json says how the weights are quantized, for who names the method; None: nobody looked."""
     task: str = "generate"
+    pooling_module: bool | None = None
+    """Whether modules.json (sentence-transformers) names a pooling module that vLLM reads; None: no such file, or nobody looked."""
     remote_code: bool = False
 
 
@@ -107,6 +111,8 @@ class Resolution:
     refused: bool = False
     """Whether the look has ended and another one would end the same way: `problem` is remembered. What keeps its pod from starting may pass."""
     refresh: str = ""
+    detected: str = ""
+    """What was detected of it, and how it is served therefore."""
     again_seconds: float | None = None
     took_seconds: float | None = None
     """How long the look took that this pass found ended; None: it was known before, or goes on."""

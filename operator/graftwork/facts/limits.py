@@ -1,4 +1,4 @@
-"""What an engine was started with, read from its command line: the frozen pod template is the only place where that is written down."""
+"""What an engine was started with, and for which model: the frozen pod template is the only place where that is written down."""
 
 from __future__ import annotations
 
@@ -40,3 +40,16 @@ def _of_arguments(arguments: list[str]) -> Limits | None:
         if flag in _FLAGS and value.isdecimal():
             found[_FLAGS[flag]] = int(value)
     return Limits(**found) if len(found) == len(_FLAGS) else None
+
+
+def model_source(pod_spec: Mapping[str, Any] | None) -> str:
+    """Return the source of the model that a serving pod has: what its download is told, or the claim that it mounts; or nothing."""
+    spec = pod_spec or {}
+    for container in spec.get("initContainers") or []:
+        arguments = container.get("args") or []
+        if container.get("name") == names.CONTAINER_DOWNLOAD and "--source" in arguments[:-1]:
+            return str(arguments[arguments.index("--source") + 1])
+    claim = next((volume.get("persistentVolumeClaim") for volume in spec.get("volumes") or [] if volume.get("name") == "model"), None)
+    engines = [item for item in spec.get("containers") or [] if item.get("name") == names.CONTAINER_ENGINE]
+    paths = [mount.get("subPath") or "" for item in engines for mount in item.get("volumeMounts") or [] if mount.get("name") == "model"]
+    return f"pvc://{claim.get('claimName')}/{paths[0]}" if claim and paths else ""

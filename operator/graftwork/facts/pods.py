@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graftwork import names
-from graftwork.facts.limits import Limits, limits
+from graftwork.facts.limits import Limits, limits, model_source
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,8 @@ class Pod:
     """When it got its node."""
     initialized_at: str = ""
     """When its init containers were done: the model is there, and the agent listens."""
+    model: str = ""
+    """Where its model comes from, if it serves one."""
     startup_seconds: int | None = None
     """How long the kubelet gives its engine to start; None without such a probe."""
 
@@ -129,6 +131,7 @@ def pod(obj: Mapping[str, Any]) -> Pod:
         reason=status.get("reason") or "",
         message=status.get("message") or "",
         limits=limits(spec),
+        model=model_source(spec),
         unready_since=(ready.get("lastTransitionTime") or "") if not is_ready else "",
         unschedulable_since=(scheduled.get("lastTransitionTime") or "") if scheduled.get("reason") == "Unschedulable" else "",
         scheduled_at=_since(scheduled),

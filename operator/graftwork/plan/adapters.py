@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from graftwork import names
 from graftwork.api.llmdeployment import RANKS
+from graftwork.engines import TABLES
 from graftwork.facts.adapters import Adapter, AliasPlan, Decision, Selection
 from graftwork.facts.canary import Standing
 from graftwork.facts.routes import Route
@@ -29,6 +30,8 @@ class Rules:
     max_loaded: int
     max_rank: int
     """What the present pod template takes."""
+    without_lora: str = ""
+    """The architecture of its model, where vLLM has no LoRA for that; empty: engines take adapters."""
     rank_auto: bool = False
     """Whether the template follows the adapters' ranks."""
     places: int = PLACES
@@ -169,6 +172,11 @@ def _refuse_alone(adapter: Adapter, rules: Rules, seen: Seen) -> tuple[Reason, s
         return Reason.LOADING, f"{where} has not told the fingerprint of its base model yet; its agent does when the model's files are there"
     if seen.fingerprints and adapter.fingerprint and not adapter.compatible and adapter.fingerprint not in seen.fingerprints:
         return Reason.BASE_MISMATCH, bases.mismatch(adapter, where, seen.fingerprints)
+    if rules.without_lora and not (adapter.engine_name in seen.listed and seen.max_rank is not None):  # old pods keep theirs until they are replaced
+        return Reason.LORA_NOT_SUPPORTED, (
+            f"{where} serves a model of architecture {rules.without_lora}, for which vLLM {TABLES.version} has no LoRA: its engines run without "
+            "adapters; serve another base model, or remove the adapter's labels from adapters.selector"
+        )
     return _refuse_rank(adapter, where, rules, seen)
 
 

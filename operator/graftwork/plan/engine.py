@@ -8,6 +8,7 @@ from graftwork.api.engine import Engine
 from graftwork.facts.problem import Problem
 from graftwork.plan import capacity, engine_fields, pods
 from graftwork.plan.engine_fields import flag_name
+from graftwork.plan.mode import ADAPTERS_ON, Mode
 from graftwork.reasons import Reason
 
 BIN, RUN, MODEL, HOME = "/graftwork/bin", "/graftwork/run", "/models/base", "/home/graftwork"
@@ -25,7 +26,7 @@ OWNED_FLAGS: dict[str, str] = {
     "middleware": "the guard is the middleware",
     "root-path": _ROUTES,
     "api-key": _ROUTES,
-    "enable-lora": "adapters are always on",
+    "enable-lora": "adapters are on wherever vLLM has LoRA for the model's architecture",
     "max-loras": "use spec.adapters.maxLoaded",
     "max-cpu-loras": "use spec.adapters.maxLoaded",
     "max-lora-rank": "use spec.adapters.maxRank",
@@ -42,7 +43,7 @@ OWNED_FLAGS: dict[str, str] = {
     "enable-elastic-ep": _ONE,
     "enable-fault-tolerance": _ROUTES,
     "api-server-count": "more than one API server cannot load adapters at run time",
-    "data-parallel-size": _ONE,
+    "data-parallel-size": "use spec.engine.parallelism.data",
     "data-parallel-size-local": _ONE,
     "data-parallel-rank": _ONE,
     "data-parallel-start-rank": _ONE,
@@ -175,24 +176,31 @@ def command() -> list[str]:
     return ["python3", f"{BIN}/entrypoint.py"]
 
 
-def arguments(deployment: LLMDeployment) -> list[str]:
+def arguments(deployment: LLMDeployment, mode: Mode = ADAPTERS_ON) -> list[str]:
     """Return what the entrypoint runs: `vllm serve` with Graftwork's flags, the spec's, and engine.args by name."""
     spec = deployment.spec
-    adapters, rollout = spec.adapters, spec.rollout
     flags = [
         "--host=0.0.0.0",
         f"--port={spec.service.port}",
         f"--served-model-name={deployment.served_name}",
         "--middleware=graftwork_guard.Guard",
-        "--enable-lora",
-        f"--max-loras={adapters.max_loaded}",
-        f"--max-lora-rank={adapters.max_rank if adapters.max_rank != 'auto' else capacity.LEAST_RANK}",
-        f"--max-cpu-loras={capacity.kept_in_host_memory(adapters.max_loaded)}",
-        f"--shutdown-timeout={rollout.answer_seconds}",
+        *([] if mode.without_lora else _adapter_flags(deployment)),
+        *([f"--runner={mode.runner}"] if mode.runner else []),
+        f"--shutdown-timeout={spec.rollout.answer_seconds}",
         f"--disable-access-log-for-endpoints={QUIET_PATHS}",
         "--disable-fastapi-docs",
     ]
     return ["vllm", "serve", MODEL, *flags, *_spec_flags(deployment), *(_flag(name, spec.engine.args[name]) for name in sorted(spec.engine.args))]
+
+
+def _adapter_flags(deployment: LLMDeployment) -> list[str]:
+    adapters = deployment.spec.adapters
+    return [
+        "--enable-lora",
+        f"--max-loras={adapters.max_loaded}",
+        f"--max-lora-rank={adapters.max_rank if adapters.max_rank != 'auto' else capacity.LEAST_RANK}",
+        f"--max-cpu-loras={capacity.kept_in_host_memory(adapters.max_loaded)}",
+    ]
 
 
 def _spec_flags(deployment: LLMDeployment) -> list[str]:
@@ -220,11 +228,11 @@ def _flag(name: str, value: str | float | bool | None) -> str:
     return f"--{flag}={value}"
 
 
-def environment(deployment: LLMDeployment) -> list[dict[str, str]]:
+def environment(deployment: LLMDeployment, mode: Mode = ADAPTERS_ON) -> list[dict[str, str]]:
     """Return the engine's environment; an empty value is left out, as the API server does."""
     spec = deployment.spec
     own = {
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        **({} if mode.without_lora else {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}),
         "VLLM_USE_RUST_FRONTEND": "0",
         "VLLM_PLUGINS": "",
         "VLLM_NO_USAGE_STATS": "1",

@@ -1,8 +1,8 @@
 """Combinations that the pinned vLLM refuses at its start, refused before a pod is made: with the field, the reason and the remedy.
 
 Only what vLLM's own source proves is here, each with its place in vLLM 0.32.0: a wrong refusal would be worse than an engine that ends and says why.
-An image of the spec's own may hold another version, so it gets only what holds for all. Adapters are always on. What several API servers or
-engines in one pod would need (data parallelism) is refused by name, as an owned flag.
+An image of the spec's own may hold another version, so it gets only what holds for all. What several API servers in one pod would need is
+refused by name, as an owned flag. What only the model decides is in model_combinations.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from graftwork.api.engine import AUTO
 from graftwork.engines import TABLES
 from graftwork.facts.problem import Problem
 from graftwork.plan import engine_fields
-from graftwork.plan.engine_fields import CONTEXT, EXECUTOR, PIPELINE, TENSOR
+from graftwork.plan.engine_fields import CONTEXT, DATA, EXECUTOR, PIPELINE, TENSOR
 from graftwork.reasons import Reason
 
 Check = Callable[[LLMDeployment], str]
@@ -64,6 +64,24 @@ def _more_workers_than_gpus(deployment: LLMDeployment) -> str:
     return (
         f"spec.engine asks for {workers} workers ({' x '.join(map(str, sizes))}: tensor, pipeline and prefill context), one GPU each, and a pod has "
         f"{accelerator.gpus} (accelerator.count); an engine's GPUs are all in one pod, so raise accelerator.count or lower spec.engine.parallelism"
+    )
+
+
+def _copies_and_gpus(deployment: LLMDeployment) -> str:
+    """Each copy has GPUs of its own: more of them than there are end the engine (config/parallel.py), and what is left over serves nobody."""
+    engine, accelerator = deployment.spec.engine, deployment.spec.accelerator
+    if engine.parallelism is None or engine.parallelism.data == 1:
+        return ""
+    if accelerator.cpu:
+        return "spec.engine.parallelism.data shares GPUs, and accelerator.types is cpu; use spec.replicas"
+    given = dict(text.removeprefix("--").split("=", 1) for text in engine_fields.flags(deployment) if "=" in text)
+    sizes = [_number({**given, **_arguments(deployment)}.get(name, 1)) or 1 for name in (TENSOR, PIPELINE, DATA, CONTEXT)]
+    used = sizes[0] * sizes[1] * sizes[2] * sizes[3]
+    if used == accelerator.gpus:
+        return ""
+    return (
+        f"spec.engine.parallelism uses {used} GPUs ({' x '.join(map(str, sizes[:3]))}: tensor, pipeline and data), and a pod has {accelerator.gpus} "
+        "(accelerator.count); all copies are in one pod and use all of its GPUs, so make the two equal"
     )
 
 
@@ -136,7 +154,7 @@ def _flags_without_another(deployment: LLMDeployment) -> str:
     return ""
 
 
-OF_ALL: tuple[Check, ...] = (_more_workers_than_gpus,)
+OF_ALL: tuple[Check, ...] = (_copies_and_gpus, _more_workers_than_gpus)
 OF_THE_PINNED: tuple[Check, ...] = (
     _type_of_a_quantized_model,
     _drafts_beyond_the_batch,

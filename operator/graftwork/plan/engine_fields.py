@@ -15,7 +15,8 @@ from graftwork.engines import TABLES
 from graftwork.facts.problem import Problem
 from graftwork.reasons import Reason
 
-TENSOR, PIPELINE = "tensor-parallel-size", "pipeline-parallel-size"
+TENSOR, PIPELINE, DATA = "tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"
+ONE_SERVER = "api-server-count"
 CONTEXT, EXECUTOR = "prefill-context-parallel-size", "distributed-executor-backend"
 _SHARING = frozenset({TENSOR, PIPELINE, CONTEXT, EXECUTOR})
 
@@ -82,9 +83,12 @@ def _parallel(deployment: LLMDeployment) -> list[str]:
     engine, gpus = deployment.spec.engine, deployment.spec.accelerator.gpus
     if engine.parallelism is None:
         return [f"--{TENSOR}={gpus}"] if gpus > 1 and not any(flag_name(name) in _SHARING for name in engine.args) else []
-    pipeline = engine.parallelism.pipeline
-    tensor = engine.parallelism.tensor if isinstance(engine.parallelism.tensor, int) else max(1, gpus // pipeline)
-    return [f"--{name}={size}" for name, size in ((TENSOR, tensor), (PIPELINE, pipeline)) if size > 1]
+    pipeline, data = engine.parallelism.pipeline, engine.parallelism.data
+    tensor = engine.parallelism.tensor if isinstance(engine.parallelism.tensor, int) else max(1, gpus // (pipeline * data))
+    sizes = [f"--{name}={size}" for name, size in ((TENSOR, tensor), (PIPELINE, pipeline), (DATA, data)) if size > 1]
+    # By itself vLLM would start a server per copy (entrypoints/cli/serve.py): each would have a guard of its own, and run_multi_api_server refuses to
+    # load adapters at run time. One server sends each load to every copy (v1/engine/core_client.py, DPLBAsyncMPClient.call_utility_async).
+    return [*sizes, f"--{ONE_SERVER}=1"] if data > 1 else sizes
 
 
 def problems(engine: Engine) -> list[Problem]:

@@ -18,6 +18,7 @@ from graftwork.api import LLMDeployment
 from graftwork.api.rollout import Rollout
 from graftwork.facts.inspected import Resolved
 from graftwork.plan import capacity
+from graftwork.plan.mode import ADAPTERS_ON, Mode
 from graftwork.plan.pods import Manifest
 
 KEPT = 10
@@ -37,11 +38,11 @@ class Revision:
     outdated: tuple[str, ...]
 
 
-def template_hash(deployment: LLMDeployment, pin: str = "") -> str:
+def template_hash(deployment: LLMDeployment, pin: str = "", mode: Mode = ADAPTERS_ON) -> str:
     """Return the hash of what the user wrote and pods are made from; fields at their defaults do not count, so a new field changes nothing.
 
     `pin` is the revision that the model's source is frozen to; a source that is not looked up has none. It counts instead of the revision's name, so
-    that two names of one commit are one template.
+    that two names of one commit are one template. `mode` counts where it is not the usual one; adapters that are off have no limits.
     """
     spec = deployment.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     adapters = spec.pop("adapters", {})
@@ -52,8 +53,11 @@ def template_hash(deployment: LLMDeployment, pin: str = "") -> str:
         rollout.pop(name, None)
     relevant = {key: value for key, value in spec.items() if key not in _NOT_IN_PODS}
     relevant["adapters"] = {key: adapters[key] for key in ("maxLoaded", "maxRank") if adapters.get(key) not in (None, _PLAIN.get(key))}
+    if mode.without_lora:
+        relevant.pop("adapters")
     relevant["name"] = deployment.metadata.name
     relevant |= {"pin": pin} if pin else {}
+    relevant |= {"mode": mode.hashed} if mode.hashed else {}
     text = json.dumps(_without_empty(relevant), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -74,13 +78,14 @@ def revision(
     kept: Collection[str] = (),
     resolved: Resolved | None = None,
     applied: str = "",
+    mode: Mode = ADAPTERS_ON,
 ) -> Revision:
     """Return the revision of the present spec: a stored one that was rendered from it, or a new one from `render(hash)`.
 
     `applied` is the hash of what the Deployment has: of several that were rendered from one spec, it stays. Beside the revision the newest ones
     are kept, and those of the hashes in `kept`, however old: what pods are made from, and what may be rolled back to.
     """
-    spec_hash = template_hash(deployment, resolved.revision if resolved else "")
+    spec_hash = template_hash(deployment, resolved.revision if resolved else "", mode)
     stored = sorted(existing, key=lambda item: (item.get("revision", 0), item["metadata"]["name"]))
     family = [item for item in stored if spec_hash in (stored_hash(item), _spec_hash(item))]
     current = _presently_rendered(family, render(spec_hash), images) if _rolls(deployment) and family else _chosen(family, applied)

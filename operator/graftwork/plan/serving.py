@@ -9,6 +9,7 @@ from graftwork.api import LLMDeployment
 from graftwork.config import Config
 from graftwork.facts.inspected import Resolved
 from graftwork.plan import credentials, engine, pods, podsecurity, sized
+from graftwork.plan.mode import ADAPTERS_ON, Mode
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sized import Sizes
 from graftwork.plan.sources import Source
@@ -21,10 +22,11 @@ HUNG_SECONDS = 30
 
 @dataclass(frozen=True)
 class Inputs:
-    """Of what pods are made beside the spec: `source` as a download is told it, pinned where it was looked up, and what it is frozen to."""
+    """Of what pods are made beside the spec: `source` as a download is told it, pinned where it was looked up, what it is frozen to, and its mode."""
 
     source: Source
     resolved: Resolved | None = None
+    mode: Mode = ADAPTERS_ON
 
 
 def selector(deployment: str) -> dict[str, str]:
@@ -51,7 +53,7 @@ def pod_template(deployment: LLMDeployment, inputs: Inputs, config: Config, temp
                 *([_download(deployment, inputs, config)] if source.downloaded else []),
                 _agent(deployment, source, config),
             ],
-            "containers": [_engine(deployment, source, config, sizes)],
+            "containers": [_engine(deployment, inputs, config, sizes)],
             "volumes": _volumes(deployment, source, config, sizes),
             "topologySpreadConstraints": [
                 {
@@ -131,17 +133,17 @@ def _agent(deployment: LLMDeployment, source: Source, config: Config) -> Manifes
     )
 
 
-def _engine(deployment: LLMDeployment, source: Source, config: Config, sizes: Sizes) -> Manifest:
-    spec = deployment.spec
+def _engine(deployment: LLMDeployment, inputs: Inputs, config: Config, sizes: Sizes) -> Manifest:
+    spec, source = deployment.spec, inputs.source
     health = {"path": "/health", "port": "http"}
     container = pods.container(
         names.CONTAINER_ENGINE,
         spec.engine.image or config.images.engine,
         config,
         command=engine.command(),
-        args=engine.arguments(deployment),
+        args=engine.arguments(deployment, inputs.mode),
         ports=[{"name": "http", "containerPort": engine.container_port(deployment), "protocol": "TCP"}],
-        env=engine.environment(deployment),
+        env=engine.environment(deployment, inputs.mode),
         startupProbe={"httpGet": health, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": sizes.startup_seconds},
         readinessProbe={"httpGet": {"path": "/graftwork/ready", "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 3},
         livenessProbe={

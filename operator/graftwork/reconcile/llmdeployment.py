@@ -13,12 +13,24 @@ from graftwork.facts.agents import Agent
 from graftwork.facts.inspected import Resolution
 from graftwork.facts.pods import Pod
 from graftwork.facts.problem import Problem
-from graftwork.plan import adapters_file, capacity, children, engine, engine_combinations, identity, podsecurity, serving, sources
+from graftwork.plan import (
+    adapters_file,
+    capacity,
+    children,
+    engine,
+    engine_combinations,
+    identity,
+    mode,
+    model_combinations,
+    podsecurity,
+    serving,
+    sources,
+)
 from graftwork.plan.adapters import Rules
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
 from graftwork.reasons import Reason
-from graftwork.reconcile import canaries, news, observe, resolving, rollout
+from graftwork.reconcile import canaries, modes, news, observe, resolving, rollout
 from graftwork.reconcile.access import Access
 from graftwork.reconcile.announce import announce
 from graftwork.reconcile.children import apply_children
@@ -76,13 +88,16 @@ class LLMDeploymentReconciler:
             resource = capacity.resolved(view.resource, view.rules.max_rank)
             try:
                 resolution = await resolving.resolve(ctx, view.obj, resource, view.source)
+                if resolution.resolved:
+                    resolution = replace(resolution, detected=mode.said(resource, resolution.resolved.facts))
+                refused = model_combinations.problem(resource, resolution.resolved)
                 if resolution.waiting:
                     await apply_children(ctx, view.obj, _common(view, resource, view.rules), resolving.PRUNED_WHILE_WAITING)
-                else:
+                elif not refused:
                     rolled = _plan(ctx, view, resource, view.source, resolution=resolution, watched=watched)
                     live = await rollout.remember(ctx, live, rolled)
                     await _apply(ctx, view, resource, view.rules, rolled)
-                problem = resolution.problem
+                problem = refused or resolution.problem
             except NameTaken as error:
                 rolled, problem = None, observe.name_taken(key, error)
             except Invalid as error:
@@ -191,8 +206,10 @@ def _plan(ctx: Context, view: _View, resource: LLMDeployment, source: Source, *,
     images = {"engine": resource.spec.engine.image or ctx.config.images.engine, "agent": ctx.config.images.agent}
     pinned = sources.pinned(source, resolution.resolved.revision) if resolution.resolved else source
 
+    served = modes.mode(ctx, resource, view.pods, view.agents, resolution.resolved)
+
     def render(template_hash: str) -> Manifest:
-        return serving.pod_template(resource, serving.Inputs(pinned, resolution.resolved), ctx.config, template_hash)
+        return serving.pod_template(resource, serving.Inputs(pinned, resolution.resolved, served), ctx.config, template_hash)
 
     return rollout.plan(
         ctx,
@@ -204,6 +221,7 @@ def _plan(ctx: Context, view: _View, resource: LLMDeployment, source: Source, *,
         agents=view.agents,
         watched_seconds=watched,
         resolved=resolution.resolved,
+        mode=served,
     )
 
 

@@ -26,6 +26,7 @@ from graftwork.plan.adapters import Rules, Seen, select
 from graftwork.plan.promotion import Promotion
 from graftwork.plan.readiness import Proof
 from graftwork.reasons import Reason
+from graftwork.reconcile import modes
 from graftwork.reconcile.context import Context, Key, Object, PodRef
 from graftwork.status import conditions, rollout
 
@@ -189,7 +190,7 @@ def inputs(
         proof=_proof(deployment, found, known, config_map),
     )
     live = live_limits(ctx, namespace, name)
-    ruled = rules(deployment, live)
+    ruled = replace(rules(deployment, live), without_lora=modes.mode(ctx, deployment, found, known).without_lora)
     if ruled.rank_auto:
         proven = _proven_rank(deployment, found)
         wanted = _wanted_ranks(candidates, ruled, seen, proven, live)

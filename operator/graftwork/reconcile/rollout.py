@@ -14,6 +14,7 @@ from graftwork.facts.inspected import Resolved
 from graftwork.facts.pods import Pod
 from graftwork.facts.rollout import COMPLETED, ROLLED_BACK, progress, record
 from graftwork.plan import revisions, rollout
+from graftwork.plan.mode import ADAPTERS_ON, Mode
 from graftwork.plan.pods import Manifest
 from graftwork.plan.revisions import Revision
 from graftwork.plan.rollout import Decision
@@ -60,10 +61,11 @@ def plan(
     agents: Mapping[str, Agent],
     watched_seconds: float,
     resolved: Resolved | None = None,
+    mode: Mode = ADAPTERS_ON,
 ) -> Rollout:
     """Return which revision the Deployment gets. `render` makes the template of the spec, if it was never made before.
 
-    `resolved` is what the model's source is frozen to; None: a source that is not looked up.
+    `resolved` is what the model's source is frozen to; None: a source that is not looked up. `mode`: how the model is served.
     """
     metadata = obj["metadata"]
     stored = ctx.mirror.list("ControllerRevision", metadata["namespace"], {names.LABEL_OWNER_UID: metadata["uid"]})
@@ -72,7 +74,7 @@ def plan(
     strategy = (live.get("spec") or {}).get("strategy") or {}
     applied = _applied_hash(live)
     kept = {remembered.last_good, applied, *(pod.template_hash for pod in pods)}
-    wanted = revisions.revision(resource, stored, render, images, kept=kept, resolved=resolved, applied=applied)
+    wanted = revisions.revision(resource, stored, render, images, kept=kept, resolved=resolved, applied=applied, mode=mode)
     seen = rollout.Seen(
         wanted=wanted.template_hash,
         revisions={**revisions.numbers(stored), wanted.template_hash: wanted.number},

@@ -17,6 +17,7 @@ _DEFINITIVE = (
     Reason.ALIAS_TAKEN,
     Reason.VERSION_TAKEN,
     Reason.BASE_MISMATCH,
+    Reason.LORA_NOT_SUPPORTED,
     Reason.RANK_TOO_HIGH,
     Reason.ROLLED_BACK,
     Reason.CAPACITY_EXCEEDED,

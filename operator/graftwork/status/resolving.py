@@ -124,7 +124,8 @@ def condition(resolution: Resolution | None, before: Sequence[Mapping[str, Any]]
     if not resolution.wanted:
         return ()
     if resolution.resolved:
-        return (Condition(MODEL_RESOLVED, TRUE, Reason.MODEL_RESOLVED, said(resolution.resolved)),)
+        text = "; ".join(part for part in (said(resolution.resolved), resolution.detected) if part)
+        return (Condition(MODEL_RESOLVED, TRUE, Reason.MODEL_RESOLVED, text),)
     problem = resolution.problem or Problem(Reason.MODEL_RESOLVING, "")
     return (Condition(MODEL_RESOLVED, FALSE, problem.reason, problem.message),)
 

@@ -214,6 +214,9 @@ def test_a_hostile_configuration_makes_no_long_result(hub: Hub, base: Path, insp
         ({"architectures": ["Qwen3ForCausalLM"]}, {"modules.json"}, "embed"),
         ({"architectures": ["BertModel"]}, set(), "embed"),
         ({"architectures": ["Qwen3ForSequenceClassification"]}, set(), "classify"),
+        ({"architectures": ["Qwen3ForSequenceClassification"]}, {"modules.json"}, "classify"),
+        ({"architectures": ["InternVLChatModel"]}, set(), "generate"),
+        ({"architectures": ["InternLM2ForRewardModel"]}, set(), "embed"),
         ({"architectures": ["WhisperForConditionalGeneration"]}, set(), "transcribe"),
         ({}, set(), "generate"),
     ],
@@ -229,6 +232,49 @@ def test_a_nested_and_quantized_configuration_is_read(hub: Hub, base: Path, insp
     model = inspect("hf://acme/vlm")[1]["model"]
     assert (model["layers"], model["kvHeads"], model["headDim"], model["kvLoraRank"]) == (3, 8, 8, 512)
     assert (model["quantization"], model["remoteCode"]) == ("awq", True)
+
+
+FP8, NVFP4 = ({"producer": {"name": "modelopt"}, "quantization": {"quant_algo": name}} for name in ("FP8", "NVFP4"))
+QUANTIZED: list[tuple[dict[str, Any], dict[str, Any], str, bool]] = [
+    ({}, {}, "", False),
+    ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, {}, "gptq", False),
+    ({"quantization_config": {"quant_method": "compressed-tensors"}}, {}, "compressed-tensors", False),
+    ({"compression_config": {"quant_method": "compressed-tensors"}}, {}, "compressed-tensors", False),
+    ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, {}, "bitsandbytes", False),
+    ({"quantization_config": {"quant_method": "fp8"}}, {"hf_quant_config.json": NVFP4}, "fp8", False),
+    ({"quantization_config": {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"}}, {}, "modelopt_mixed", False),
+    ({"quantization_config": {"quant_method": "modelopt", "quant_algo": "MXFP8"}}, {}, "modelopt_mxfp8", False),
+    ({"quantization_config": FP8}, {}, "modelopt", False),
+    ({}, {"hf_quant_config.json": NVFP4}, "modelopt_fp4", False),
+    ({}, {"hf_quant_config.json": ["no", "object"]}, "", False),
+    ({}, {"quantize_config.json": {"bits": 4}}, "", True),
+]
+
+
+@pytest.mark.parametrize(("config", "files", "method", "of_file"), QUANTIZED, ids=str)
+def test_how_the_weights_are_quantized_is_told_in_the_words_of_vllm(
+    hub: Hub, base: Path, inspect: Any, config: dict[str, Any], files: dict[str, Any], method: str, of_file: bool
+) -> None:
+    whole = json.loads((base / "config.json").read_text()) | config
+    hub.add("acme/q", files_of(base) | {name: json.dumps(item).encode() for name, item in ({"config.json": whole} | files).items()})
+    model = inspect("hf://acme/q")[1]["model"]
+    assert (model["quantization"], model["quantizationFile"]) == (method, of_file)
+
+
+@pytest.mark.parametrize(
+    ("modules", "expected"),
+    [
+        ([{"type": "sentence_transformers.models.Transformer"}, {"type": "sentence_transformers.models.Pooling"}], True),
+        ([{"type": "custom_st.Transformer"}, "x"], False),
+        ({"not": "a list"}, None),
+        (None, None),
+    ],
+)
+def test_whether_vllm_reads_the_pooling_of_sentence_transformers_is_told(
+    hub: Hub, base: Path, inspect: Any, modules: Any, expected: bool | None
+) -> None:
+    hub.add("acme/st", files_of(base) | ({"modules.json": json.dumps(modules).encode()} if modules else {}))
+    assert inspect("hf://acme/st")[1]["model"].get("poolingModule") is expected
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,13 @@ SAYS: list[tuple[str, dict[str, Any], Any, int | None, str]] = [
         None,
         "7200 s  as spec.rollout.progressDeadline says, then a new revision is given up; the kubelet ends the engine after 7260 s",
     ),
-    ("no facts for the operator", {"model": {"source": "s3://models/m"}}, LLAMA_3_8B, None, "only a model that the operator looks up (hf://)"),
+    (
+        "no facts for the operator",
+        {"model": {"source": "pvc://models/m"}},
+        LLAMA_3_8B,
+        None,
+        "only a model that the operator looks up (hf://, s3://)",
+    ),
 ]
 
 

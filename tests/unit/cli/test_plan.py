@@ -38,6 +38,33 @@ def test_which_fields_change_and_whether_pods_restart(spec: dict[str, Any], fiel
     assert ("Deployment/support" in made.diff) is (rolls or "replicas" in spec)
 
 
+HUB = {"source": "hf://acme/tiny"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "current", "says"),
+    [
+        (
+            {"model": {**HUB, "revision": "v2"}},
+            {"model": {**HUB, "revision": "v1"}},
+            "the pods (1) are replaced one after another, and what is served goes on",
+        ),
+        ({"model": {**HUB, "revision": "main"}}, {"model": HUB}, "no pod restarts"),
+        ({"engine": {"args": {"seed": 1}}, "rollout": {"surge": 0}}, {}, "the pod is replaced, and nothing is served until the new engine is ready"),
+        (
+            {"engine": {"args": {"seed": 1}}, "replicas": 3, "rollout": {"surge": 0}},
+            {"replicas": 3},
+            "each gone before the next comes (rollout.surge is 0)",
+        ),
+        ({"replicas": 0}, {}, "there are no pods, and nothing is served"),
+    ],
+)
+def test_the_first_line_tells_what_happens_to_what_is_served(wanted: dict[str, Any], current: dict[str, Any], says: str) -> None:
+    made = plan(deployment(**wanted), deployment(**current))
+    assert says in render(made).splitlines()[0]
+    assert ("maxSurge: 0" in made.diff) is ("rollout" in wanted)
+
+
 def test_the_rank_of_running_pods_is_not_taken_down_by_auto() -> None:
     made = plan(deployment(), deployment({"rollout": {"maxRank": 64}}))
     assert (made.changes, made.rolls, made.diff) == ((), False, "")

@@ -329,3 +329,18 @@ def test_a_spoiled_config_map_lists_nothing() -> None:
     for text in ("", "{", "[]", '{"adapters": [1]}', '{"adapters": 3}'):
         assert adapters_file.listed({"data": {"adapters.json": text}}) == frozenset()
     assert adapters_file.listed(None) == frozenset()
+
+
+def test_where_vllm_has_no_lora_for_the_architecture_an_adapter_of_this_base_is_refused() -> None:
+    without = rules(without_lora="FalconMambaForCausalLM")
+    selection = select([adapter("medical", 1), adapter("legal", 1, fingerprint=OTHER)], without, KNOWN)
+    assert (reason(selection, "medical-1"), reason(selection, "legal-1")) == (Reason.LORA_NOT_SUPPORTED, Reason.BASE_MISMATCH)
+    assert "architecture FalconMambaForCausalLM" in selection.decisions["medical-1"].message
+    assert selection.aliases == ()
+
+
+def test_what_pods_of_before_serve_stays_until_they_are_replaced() -> None:
+    served = adapter("medical", 1)
+    without, told = rules(without_lora="X"), replace(KNOWN, listed=frozenset([served.engine_name]))
+    assert prefer(select([served], without, replace(told, max_rank=16)), "medical") == ["medical-1"]
+    assert reason(select([served], without, told), "medical-1") is Reason.LORA_NOT_SUPPORTED

@@ -47,6 +47,13 @@ def test_a_field_that_is_set_becomes_a_flag_and_one_that_is_not_becomes_none(set
         (4, {"pipeline": 4}, ["--pipeline-parallel-size=4"]),
         (4, {"tensor": 2}, ["--tensor-parallel-size=2"]),
         (0, {"tensor": 2}, ["--tensor-parallel-size=2"]),
+        (4, {"data": 4}, ["--data-parallel-size=4", "--api-server-count=1"]),
+        (4, {"data": 2}, ["--tensor-parallel-size=2", "--data-parallel-size=2", "--api-server-count=1"]),
+        (
+            8,
+            {"tensor": 2, "pipeline": 2, "data": 2},
+            ["--tensor-parallel-size=2", "--pipeline-parallel-size=2", "--data-parallel-size=2", "--api-server-count=1"],
+        ),
         (0, {}, []),
     ],
 )
