@@ -10,12 +10,13 @@ from typing import Any
 
 import yaml
 
+from graftwork import names
 from graftwork.api import LLMDeployment
 from graftwork.api.base import RESTARTS
 from graftwork.api.llmdeployment import LLMDeploymentSpec
 from graftwork.api.schema import flattened
 from graftwork.config import Config
-from graftwork.plan import access, capacity, children, engine, engine_combinations, revisions, serving, sources
+from graftwork.plan import access, cache, capacity, children, engine, engine_combinations, revisions, serving, sources
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
 
@@ -127,7 +128,9 @@ def _children(deployment: LLMDeployment, config: Config) -> dict[str, Manifest]:
     # What a branch is now only the operator looks up; another name of a revision is taken for another revision.
     pin = deployment.spec.model.revision or "main" if source.resolved else ""
     pinned = sources.pinned(source, pin) if pin else source
-    template = serving.pod_template(deployment, serving.Inputs(pinned), config, revisions.template_hash(deployment, pin))
+    template = serving.pod_template(
+        deployment, serving.Inputs(pinned, cached=_cached(deployment, source, pin)), config, revisions.template_hash(deployment, pin)
+    )
     made = [
         children.deployment(deployment, template),
         children.service(deployment),
@@ -137,6 +140,13 @@ def _children(deployment: LLMDeployment, config: Config) -> dict[str, Manifest]:
         access.network_policy(deployment, config),
     ]
     return {f"{item['kind']}/{item['metadata']['name']}": item for item in made if item}
+
+
+def _cached(deployment: LLMDeployment, source: Source, pin: str) -> cache.Cached | None:
+    """Return where pods find the model with cache.mode Shared; what `auto` comes to depends on the cluster, and is taken for PerPod."""
+    if deployment.spec.cache.mode != "Shared":
+        return None
+    return cache.Cached(names.cache_claim(deployment.metadata.name), cache.key(source.text, pin))
 
 
 def _diff(before: Mapping[str, Manifest], after: Mapping[str, Manifest]) -> Iterator[str]:

@@ -19,6 +19,8 @@ RESULT = "result"
 IMPORT_RESULT = "import-result"
 SWEEP_RESULT = "sweep-result"
 INSPECT_RESULT = "inspect-result"
+FILL_RESULT = "fill-result"
+FILL_PROGRESS = "fill-progress"
 
 
 class ContractError(ValueError):

@@ -14,6 +14,7 @@ from typing import Any
 
 from graftwork import names
 from graftwork.api import LLMDeployment
+from graftwork.api.cache import Cache
 from graftwork.api.rollout import Rollout
 from graftwork.facts.inspected import Resolved
 from graftwork.plan import capacity
@@ -46,9 +47,9 @@ def template_hash(deployment: LLMDeployment, pin: str = "") -> str:
     adapters = spec.pop("adapters", {})
     for name in ("compatibleBases", "revision"):
         spec.get("model", {}).pop(name, None)
-    rollout = spec.get("rollout", {})
-    for name in Rollout.NOT_IN_PODS:
-        rollout.pop(name, None)
+    for part, not_in_pods in (("rollout", Rollout.NOT_IN_PODS), ("cache", Cache.NOT_IN_PODS)):
+        for name in not_in_pods:
+            spec.get(part, {}).pop(name, None)
     relevant = {key: value for key, value in spec.items() if key not in _NOT_IN_PODS}
     relevant["adapters"] = {key: adapters[key] for key in ("maxLoaded", "maxRank") if adapters.get(key) not in (None, _PLAIN.get(key))}
     relevant["name"] = deployment.metadata.name

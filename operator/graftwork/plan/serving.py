@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 from graftwork import names
@@ -9,20 +11,31 @@ from graftwork.api import LLMDeployment
 from graftwork.config import Config
 from graftwork.facts.inspected import Resolved
 from graftwork.plan import credentials, engine, pods, podsecurity
+from graftwork.plan.cache import Cached
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
 
 ADAPTERS, CONFIG, PODINFO, KEYS = "/graftwork/adapters", "/graftwork/config", "/graftwork/podinfo", "/graftwork/keys"
+COMPILED = "/graftwork/compiled"
 TEARDOWN_SECONDS = 15
 START_SECONDS = 3600
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Of what pods are made beside the spec: `source` as a download is told it, pinned where it was looked up, and what it is frozen to."""
+    """Of what pods are made beside the spec: `source` as a download is told it, pinned where it was looked up, and what it is frozen to.
+
+    `cached`: where the model lies in a shared cache; None: the pods download it, or mount the claim of its source.
+    """
 
     source: Source
     resolved: Resolved | None = None
+    cached: Cached | None = None
+
+    @property
+    def downloaded(self) -> bool:
+        """Whether each pod fetches the model for itself."""
+        return self.source.downloaded and self.cached is None
 
 
 def selector(deployment: str) -> dict[str, str]:
@@ -45,11 +58,11 @@ def pod_template(deployment: LLMDeployment, inputs: Inputs, config: Config, temp
             "terminationGracePeriodSeconds": spec.rollout.drain_seconds + spec.rollout.answer_seconds + TEARDOWN_SECONDS,
             "initContainers": [
                 _install(config),
-                *([_download(deployment, source, config)] if source.downloaded else []),
-                _agent(deployment, source, config),
+                *([_download(deployment, source, config)] if inputs.downloaded else []),
+                _agent(deployment, inputs, config),
             ],
-            "containers": [_engine(deployment, source, config)],
-            "volumes": _volumes(deployment, source, config),
+            "containers": [_engine(deployment, inputs, config)],
+            "volumes": _volumes(deployment, inputs, config),
             "topologySpreadConstraints": [
                 {
                     "maxSkew": 1,
@@ -89,7 +102,7 @@ def _download(deployment: LLMDeployment, source: Source, config: Config) -> Mani
     )
 
 
-def _agent(deployment: LLMDeployment, source: Source, config: Config) -> Manifest:
+def _agent(deployment: LLMDeployment, inputs: Inputs, config: Config) -> Manifest:
     """Return the sidecar. Its startup probe asks only whether its process listens: waiting for vLLM here would wait for ever."""
     alive = {"path": "/alive", "port": "agent"}
     return pods.container(
@@ -116,15 +129,16 @@ def _agent(deployment: LLMDeployment, source: Source, config: Config) -> Manifes
             pods.mount("config", CONFIG, read_only=True),
             pods.mount("podinfo", PODINFO, read_only=True),
             *([pods.mount("keys", KEYS, read_only=True)] if deployment.spec.service.api_keys_secret else []),
-            _model_mount(source),
+            _model_mount(inputs),
             *pods.store_mount(config, read_only=True),
         ],
     )
 
 
-def _engine(deployment: LLMDeployment, source: Source, config: Config) -> Manifest:
+def _engine(deployment: LLMDeployment, inputs: Inputs, config: Config) -> Manifest:
     spec = deployment.spec
     health = {"path": "/health", "port": "http"}
+    compiled = _compiled_mounts(deployment, inputs, config)
     container = pods.container(
         names.CONTAINER_ENGINE,
         spec.engine.image or config.images.engine,
@@ -132,7 +146,7 @@ def _engine(deployment: LLMDeployment, source: Source, config: Config) -> Manife
         command=engine.command(),
         args=engine.arguments(deployment),
         ports=[{"name": "http", "containerPort": engine.container_port(deployment), "protocol": "TCP"}],
-        env=engine.environment(deployment),
+        env=_engine_env(deployment, keeps_compiled=bool(compiled)),
         startupProbe={"httpGet": health, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": START_SECONDS},
         readinessProbe={"httpGet": {"path": "/graftwork/ready", "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 3},
         livenessProbe={"httpGet": health, "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 12},
@@ -142,16 +156,46 @@ def _engine(deployment: LLMDeployment, source: Source, config: Config) -> Manife
             pods.mount("bin", engine.BIN, read_only=True),
             pods.mount("run", engine.RUN),
             pods.mount("adapters", ADAPTERS, read_only=True),
-            _model_mount(source),
+            _model_mount(inputs),
             pods.mount("home", engine.HOME),
             pods.mount("shm", "/dev/shm"),
+            *compiled,
         ],
     )
     return {**container, "securityContext": podsecurity.merged(container["securityContext"], spec.pod.container_security_context)}
 
 
-def _model_mount(source: Source) -> Manifest:
-    return pods.mount("model", engine.MODEL, read_only=True, sub_path="" if source.downloaded else source.path)
+def _model_mount(inputs: Inputs) -> Manifest:
+    if inputs.cached:
+        return pods.mount("model", engine.MODEL, read_only=True, sub_path=inputs.cached.sub_path)
+    return pods.mount("model", engine.MODEL, read_only=True, sub_path="" if inputs.source.downloaded else inputs.source.path)
+
+
+def _compiled_mounts(deployment: LLMDeployment, inputs: Inputs, config: Config) -> list[Manifest]:
+    """Return where vLLM keeps what it compiles, which depends on the engine and its flags; on CPUs that is quicker made than read."""
+    if inputs.cached is None or deployment.spec.accelerator.cpu:
+        return []
+    made_of = json.dumps([deployment.spec.engine.image or config.images.engine, engine.arguments(deployment)])
+    return [pods.mount("model", COMPILED, sub_path=f"compile/{hashlib.sha256(made_of.encode()).hexdigest()[:12]}")]
+
+
+def _engine_env(deployment: LLMDeployment, *, keeps_compiled: bool) -> list[Manifest]:
+    """Return the engine's variables; one of the spec's own wins."""
+    given = engine.environment(deployment)
+    if keeps_compiled and all(item["name"] != "VLLM_CACHE_ROOT" for item in given):
+        given.append(pods.env("VLLM_CACHE_ROOT", COMPILED))
+    return given
+
+
+def _model_volume(deployment: LLMDeployment, inputs: Inputs) -> Manifest:
+    if inputs.cached is None:
+        return pods.empty("model") if inputs.source.downloaded else pods.claim("model", inputs.source.name)
+    if deployment.spec.accelerator.cpu:
+        return pods.claim("model", inputs.cached.claim)
+    return {
+        "name": "model",
+        "persistentVolumeClaim": {"claimName": inputs.cached.claim},
+    }  # what is compiled is written; the model is mounted to be read
 
 
 def _keys_volume(secret: str) -> list[Manifest]:
@@ -159,7 +203,7 @@ def _keys_volume(secret: str) -> list[Manifest]:
     return [{"name": "keys", "secret": {"secretName": secret, "optional": True}}] if secret else []
 
 
-def _volumes(deployment: LLMDeployment, source: Source, config: Config) -> list[Manifest]:
+def _volumes(deployment: LLMDeployment, inputs: Inputs, config: Config) -> list[Manifest]:
     annotation = f"metadata.annotations['{names.ANNOTATION_ADAPTERS_HASH}']"
     return [
         pods.empty("bin"),
@@ -171,8 +215,8 @@ def _volumes(deployment: LLMDeployment, source: Source, config: Config) -> list[
             "downwardAPI": {"items": [{"path": "adapters-hash", "fieldRef": {"apiVersion": "v1", "fieldPath": annotation}}]},
         },
         *_keys_volume(deployment.spec.service.api_keys_secret),
-        pods.empty("model") if source.downloaded else pods.claim("model", source.name),
-        *credentials.model_volumes(source, deployment.spec.model.credentials_secret),
+        _model_volume(deployment, inputs),
+        *(credentials.model_volumes(inputs.source, deployment.spec.model.credentials_secret) if inputs.downloaded else []),
         pods.empty("home"),
         pods.empty("shm", memory=True),
         *pods.store_volume(config),

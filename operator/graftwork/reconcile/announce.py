@@ -9,7 +9,7 @@ from graftwork.reasons import Reason
 from graftwork.reconcile.context import Context, Object
 from graftwork.status import access
 
-_TOLD = ("Ready", "Stalled", "AdaptersLoaded", "AccessReady")
+_TOLD = ("Ready", "Stalled", "ModelCached", "AdaptersLoaded", "AccessReady")
 _WARNINGS = (Reason.ADAPTER_FAILED, Reason.OVER_CAPACITY, Reason.RECONCILE_FAILED, *access.WARNINGS)
 _AT_FIRST = (Reason.PODS_STARTING, Reason.NO_ADAPTERS)
 """How every new LLMDeployment begins: that is no news, and an Event is a write."""

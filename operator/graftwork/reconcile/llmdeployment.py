@@ -10,6 +10,7 @@ from graftwork.api import InvalidObjectError, LLMDeployment
 from graftwork.errors import Forbidden, Invalid, NameTaken
 from graftwork.facts.adapters import NOTHING, Selection
 from graftwork.facts.agents import Agent
+from graftwork.facts.cached import Caching
 from graftwork.facts.inspected import Resolution
 from graftwork.facts.pods import Pod
 from graftwork.facts.problem import Problem
@@ -18,7 +19,7 @@ from graftwork.plan.adapters import Rules
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
 from graftwork.reasons import Reason
-from graftwork.reconcile import canaries, news, observe, resolving, rollout
+from graftwork.reconcile import caching, canaries, news, observe, resolving, rollout
 from graftwork.reconcile.access import Access
 from graftwork.reconcile.announce import announce
 from graftwork.reconcile.children import apply_children
@@ -61,6 +62,7 @@ class LLMDeploymentReconciler:
         obj = ctx.mirror.get(key.kind, key.namespace, key.name)
         if obj is None or is_deleting(obj):  # the children go by their owner references
             ctx.agents.watch(key, [])
+            ctx.fills.watch(key, [])
             if ctx.prometheus:
                 ctx.prometheus.forget(key)
             self._tellers.pop(key, None)
@@ -69,20 +71,23 @@ class LLMDeploymentReconciler:
             self._access.forget(key)
             return Result(gone=obj is None)
         view = await _gather(key, ctx, obj)
-        problem, rolled, resolution = view.problem, None, None
+        problem, rolled, resolution, weights = view.problem, None, None, None
         live = await _remember(key, ctx, view)
         watched = self._watching.seconds(key, ctx)
         if view.resource and view.source and view.rules and not problem:
             resource = capacity.resolved(view.resource, view.rules.max_rank)
             try:
                 resolution = await resolving.resolve(ctx, view.obj, view.resource, view.source)
-                if resolution.waiting:
-                    await apply_children(ctx, view.obj, _common(view, resource, view.rules), resolving.PRUNED_WHILE_WAITING)
+                if not resolution.waiting:
+                    weights = await caching.follow(ctx, view.obj, resource, view.source, resolution.resolved)
+                if weights is None or weights.waiting:
+                    kept = caching.standing(ctx, view.obj, resource) if weights else []
+                    await apply_children(ctx, view.obj, [*_common(view, resource, view.rules), *kept], resolving.PRUNED_WHILE_WAITING)
                 else:
-                    rolled = _plan(ctx, view, resource, view.source, resolution=resolution, watched=watched)
+                    rolled = _plan(ctx, view, resource, view.source, resolution=resolution, weights=weights, watched=watched)
                     live = await rollout.remember(ctx, live, rolled)
                     await _apply(ctx, view, resource, view.rules, rolled)
-                problem = resolution.problem
+                problem = resolution.problem or (weights.problem if weights else None)
             except NameTaken as error:
                 rolled, problem = None, observe.name_taken(key, error)
             except Invalid as error:
@@ -95,14 +100,14 @@ class LLMDeploymentReconciler:
         except (Forbidden, Invalid) as error:
             problem = problem or observe.refused(error)
         access = await self._access.apply(ctx, obj, view.resource if rolled else None)
-        status = _status(key, ctx, replace(view, obj=live), problem, rolled, resolution=resolution, access=access.condition)
+        status = _status(key, ctx, replace(view, obj=live), problem, rolled, resolution=resolution, weights=weights, access=access.condition)
         written = await write_status(ctx, live, status)
         rollout.count(rolled, obj.get("status") or {}, status)
         announce(ctx, obj, status)
         self._wake_adapters(key, ctx, view, written)
         waits = [again, resolution.again_seconds if resolution else None, observe.settling(view.pods, view.agents)]
         waits += [_retry(problem), canaries.look_again(view.selection), rolled.decision.look_again_seconds if rolled else None]
-        waits += [access.look_again_seconds]
+        waits += [access.look_again_seconds, weights.again_seconds if weights else None]
         return Result(requeue_after_seconds=min((wait for wait in waits if wait is not None), default=None))
 
     async def _tell(self, key: Key, ctx: Context, view: _View) -> float | None:
@@ -181,12 +186,12 @@ async def _remember(key: Key, ctx: Context, view: _View) -> Object:
     return live
 
 
-def _plan(ctx: Context, view: _View, resource: LLMDeployment, source: Source, *, resolution: Resolution, watched: float) -> Rollout:
+def _plan(ctx: Context, view: _View, resource: LLMDeployment, source: Source, *, resolution: Resolution, weights: Caching, watched: float) -> Rollout:
     images = {"engine": resource.spec.engine.image or ctx.config.images.engine, "agent": ctx.config.images.agent}
     pinned = sources.pinned(source, resolution.resolved.revision) if resolution.resolved else source
 
     def render(template_hash: str) -> Manifest:
-        return serving.pod_template(resource, serving.Inputs(pinned, resolution.resolved), ctx.config, template_hash)
+        return serving.pod_template(resource, serving.Inputs(pinned, resolution.resolved, caching.where(weights)), ctx.config, template_hash)
 
     return rollout.plan(
         ctx,
@@ -229,6 +234,7 @@ def _status(
     rolled: Rollout | None,
     *,
     resolution: Resolution | None = None,
+    weights: Caching | None = None,
     access: Condition | None = None,
 ) -> dict[str, object]:
     deployment = ctx.mirror.get("Deployment", key.namespace, key.name) or {}
@@ -260,6 +266,7 @@ def _status(
             before=before,
             now=observe.now(ctx),
             resolution=resolution,
+            caching=weights,
             record=rolled.decision.record if rolled else None,
             rollout_problem=rolled.decision.problem if rolled else None,
             access=access,

@@ -11,7 +11,16 @@ ORIGINALS = Path(__file__).parents[3] / "docs" / "design" / "schemas"
 
 @pytest.mark.parametrize(
     "name",
-    [contracts.AGENT_STATUS, contracts.PROGRESS, contracts.RESULT, contracts.IMPORT_RESULT, contracts.SWEEP_RESULT, contracts.INSPECT_RESULT],
+    [
+        contracts.AGENT_STATUS,
+        contracts.PROGRESS,
+        contracts.RESULT,
+        contracts.IMPORT_RESULT,
+        contracts.SWEEP_RESULT,
+        contracts.INSPECT_RESULT,
+        contracts.FILL_RESULT,
+        contracts.FILL_PROGRESS,
+    ],
 )
 def test_the_packaged_schema_is_the_documented_one(name: str) -> None:
     packaged = files("graftwork.contracts").joinpath(f"{name}.schema.json").read_text(encoding="utf-8")
