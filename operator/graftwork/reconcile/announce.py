@@ -25,7 +25,7 @@ def announce(ctx: Context, obj: Object, status: Mapping[str, Any]) -> None:
         stalled = condition["type"] == "Stalled"
         if stalled and condition["status"] != "True":
             continue
-        if condition["type"] == "Ready" and _stalled(status):
+        if condition["type"] in ("Ready", "ModelCached") and _stalled(status):
             continue  # Stalled says the same, as a warning
         warning = stalled or condition["reason"] in _WARNINGS
         ctx.events.record(obj, condition["reason"], condition["message"] or condition["reason"], warning=warning)
