@@ -86,7 +86,7 @@ def _stored_template(scene: Scene, template_hash: str) -> dict[str, Any] | None:
 async def _decide(scene: Scene) -> Decision:
     """Return what holds for a template that is made now; classes are asked for only where they matter."""
     ctx, spec = scene.ctx, scene.deployment.spec.cache
-    undecided = scene.source.kind != "pvc" and spec.mode in ("auto", "Shared") and not scene.bound
+    undecided = scene.resolved is not None and spec.mode in ("auto", "Shared") and not scene.bound
     found = scene.classes(await ctx.cluster.list("StorageClass", None)) if undecided else None
     decision = cache.decide(scene.deployment, scene.source, scene.resolved, found, bound=scene.bound)
     if decision.mode != "Shared" or decision.problem or scene.resolved is None:

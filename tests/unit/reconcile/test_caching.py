@@ -240,9 +240,22 @@ async def test_a_fill_begins_only_when_the_one_before_it_has_ended(world: World)
     fill_pod(world, phase="Running", main=(container("fill", running=True),), pod="f2")
     await moved(world, "c" * 40)
     assert fills(world) == [], "its pod still writes, and knows nothing of what is asked for now"
+    await run(world)
+    assert fills(world) == [], "its Job is gone, and its pod is not"
     await world.cluster.delete("Pod", "ml", "f2")
     await run(world)
     assert document(world)["revision"] == "c" * 40
+
+
+async def test_a_fill_that_would_remove_what_is_used_by_now_is_made_anew(world: World) -> None:
+    await begun(world)
+    volume = {"name": "model", "persistentVolumeClaim": {"claimName": "support-cache"}}
+    vllm = {"name": "vllm", "volumeMounts": [{"name": "model", "subPath": "models/0123456789ab"}]}
+    pod = pod_object("p9", labels={names.LABEL_DEPLOYMENT: "support"})
+    world.cluster.seed({**pod, "spec": {**pod["spec"], "volumes": [volume], "containers": [vllm]}})
+    await run(world)
+    await run(world)
+    assert set(document(world)["keep"]) == {FIRST, "0123456789ab"}
 
 
 async def test_a_fill_that_is_asked_for_otherwise_is_made_anew(world: World) -> None:
