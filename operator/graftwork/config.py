@@ -50,6 +50,15 @@ class Hub(_Section):
     endpoint: str = Field(default="", pattern=r"^($|https?://)")
 
 
+class CacheConfig(_Section):
+    """What the StorageClasses of this cluster can do, where their provisioners do not say it; these win over what is known of a provisioner."""
+
+    shared_classes: tuple[str, ...] = ()
+    """Classes whose volumes several nodes can mount (ReadWriteMany)."""
+    single_node_classes: tuple[str, ...] = ()
+    """Classes whose volumes one node at a time can mount."""
+
+
 class PrometheusConfig(_Section):
     """The Prometheus that judges canaries; `url` empty means that there is none (PrometheusNotConfigured)."""
 
@@ -82,6 +91,7 @@ class Config(_Section):
     store: Store = Store()
     prometheus: PrometheusConfig = PrometheusConfig()
     hub: Hub = Hub()
+    cache: CacheConfig = CacheConfig()
     allowed_service_accounts: tuple[str, ...] = ()
     """Which ServiceAccounts a LoRAAdapter may name for its import, and an LLMDeployment for its Jobs, besides the namespace's default."""
     watch_namespaces: tuple[str, ...] = ()

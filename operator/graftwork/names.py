@@ -18,6 +18,7 @@ LABEL_DEPLOYMENT = f"{GROUP}/deployment"
 LABEL_JOB = f"{GROUP}/job"
 LABEL_ADAPTER = f"{GROUP}/adapter"
 LABEL_INSPECTS = f"{GROUP}/inspects"
+LABEL_FILLS = f"{GROUP}/fills"
 LABEL_SWEEP = f"{GROUP}/sweep"
 LABEL_PUBLISHED_BY = f"{GROUP}/published-by"
 ANNOTATION_ADAPTERS_HASH = f"{GROUP}/adapters-hash"
@@ -31,6 +32,7 @@ CONTAINER_INSTALL = "install"
 CONTAINER_DOWNLOAD = "download"
 CONTAINER_IMPORT = "import"
 CONTAINER_INSPECT = "inspect"
+CONTAINER_FILL = "fill"
 CONTAINER_SWEEP = "sweep"
 CONTAINER_TRAINER = "trainer"
 CONTAINER_DOWNLOAD_BASE = "download-base"
@@ -39,6 +41,7 @@ CONTAINER_DOWNLOAD_DATASET = "download-dataset"
 PORT_ENGINE = 8000
 PORT_AGENT = 9901
 PORT_TRAINER = 9902
+PORT_FILL = 9902
 
 ADAPTERS_KEY = "adapters.json"
 SWEEP_KEY = "sweep.json"
@@ -75,6 +78,17 @@ def inspect_job(deployment: str, key: str) -> str:
     A label of the Job's pods is its name, of at most 63 characters, so that of a long name only the beginning fits.
     """
     return f"{deployment[:46]}-inspect-{hashlib.sha256(f'{deployment} {key}'.encode()).hexdigest()[:8]}"
+
+
+def cache_claim(deployment: str) -> str:
+    """Return the name of the claim with a deployment's shared cache."""
+    return f"{deployment}-cache"
+
+
+def fill_job(deployment: str, key: str) -> str:
+    """Return the name of the Kubernetes Job that brings one revision of a model into that claim; short enough for a label, as `inspect_job`."""
+    part = key if len(deployment) <= 45 else hashlib.sha256(f"{deployment} {key}".encode()).hexdigest()[:12]
+    return f"{deployment[:45]}-fill-{part}"
 
 
 def sweep_job(number: int) -> str:

@@ -13,6 +13,7 @@ from graftwork.cluster.agent import AgentWatcher
 from graftwork.cluster.client import Cluster
 from graftwork.cluster.connect import connect
 from graftwork.cluster.events import EventRecorder
+from graftwork.cluster.filler import FillWatcher
 from graftwork.cluster.kinds import SWEEP
 from graftwork.cluster.lease import Lease, identity
 from graftwork.cluster.mirror import Change, Mirror
@@ -132,10 +133,12 @@ class Process:
 
         agents = AgentWatcher(wake, self.clock, session)
         trainers = TrainerWatcher(wake, self.clock, session)
-        self._closing += [session.close, trainers.close, agents.close]
+        fills = FillWatcher(wake, self.clock, session)
+        self._closing += [session.close, fills.close, trainers.close, agents.close]
         prometheus = Prometheus(self.config.prometheus.url, wake, self.clock) if self.config.prometheus.url else None
         self._closing += [prometheus.close] if prometheus else []
-        runner = Runner(self._by_kind, Context(cluster, self.mirror, self.config, self.clock, events, agents, trainers, wake, prometheus))
+        context = Context(cluster, self.mirror, self.config, self.clock, events, agents, trainers, fills, wake, prometheus)
+        runner = Runner(self._by_kind, context)
 
         def changed(change: Change) -> None:
             for key in concerned(change, self.mirror):

@@ -63,6 +63,12 @@ class Reason(StrEnum):
     MODEL_RESOLVING = "ModelResolving"  # a Job reads what the source names; pods are made when it is known
     INSPECT_FAILED = "InspectFailed"  # that Job ended without a result; the message quotes its last line
     DISK_FULL = "DiskFull"  # a volume has no room
+    MODEL_CACHED = "ModelCached"  # the revision lies in the shared cache, every file of it verified
+    CACHE_FILLING = "CacheFilling"  # a Job brings the revision into the shared cache; pods are made of it when it is there
+    CACHE_FAILED = "CacheFailed"  # that Job ended without a result, or what lies in the cache is somebody else's; the message quotes its last line
+    FILL_FAILED = "FillFailed"  # the cache's volume does not take a write; tried again
+    CACHE_NOT_SHARED = "CacheNotShared"  # the cache's claim cannot be mounted by several nodes, or no volume is found for it
+    CACHE_FALLBACK = "CacheFallback"  # cache.mode auto: no volume was found for a shared cache, so each pod downloads the model for itself
 
     # --- store
     STORE_NOT_CONFIGURED = "StoreNotConfigured"  # the operator has no store

@@ -109,6 +109,11 @@ class Layout:
         return self.logs / "audit.json"
 
     @property
+    def shared_volumes(self) -> Path:
+        """Return where the volumes lie that both nodes can mount."""
+        return self.root / "shared-volumes"
+
+    @property
     def components(self) -> Path:
         """Return the folder with one file per component: its command and, while it runs, its process."""
         return self.root / "components"

@@ -141,7 +141,8 @@ def _down(layout: Layout, say: Say) -> None:
         node.clear(one)
     network.down(layout)
     machine.restore(layout)
-    shutil.rmtree(layout.etcd, ignore_errors=True)
+    for folder in (layout.etcd, layout.shared_volumes):
+        shutil.rmtree(folder, ignore_errors=True)
     processes.forget(layout)
     layout.phase.unlink(missing_ok=True)
     say(f"down after {time.monotonic() - begin:.0f} s")

@@ -1,4 +1,4 @@
-"""Dynamic ReadWriteOnce volumes: local-path-provisioner as a process of the host, with its StorageClass as the default one."""
+"""Dynamic volumes: local-path-provisioner as a process of the host, with a default class of one node's folders and a class that both nodes share."""
 
 from __future__ import annotations
 
@@ -15,11 +15,33 @@ NAMESPACE = "local-path-storage"
 ACCOUNT = "local-path-provisioner"
 CONFIG_MAP = "local-path-config"
 STORAGE_CLASS = "local-path"
+SHARED_CLASS = "shared-path"
+"""ReadWriteMany: both nodes are this machine, so a folder of it is on both."""
 
 
 def provisioner_config(layout: Layout) -> JsonObject:
-    """Return which folder holds the volumes of which node: both nodes see the same disk, so each has a folder of its own."""
-    return {"nodePathMap": [{"node": node.name, "paths": [str(node.volumes)]} for node in layout.nodes]}
+    """Return which folders hold the volumes of each class: of one, each node has a folder of its own, since both see the same disk.
+
+    With settings by class, the provisioner refuses a class that has none.
+    """
+    return {
+        "storageClassConfigs": {
+            STORAGE_CLASS: {"nodePathMap": [{"node": node.name, "paths": [str(node.volumes)]} for node in layout.nodes]},
+            SHARED_CLASS: {"sharedFileSystemPath": str(layout.shared_volumes)},
+        }
+    }
+
+
+def storage_class(name: str, binding: str, **annotations: str) -> JsonObject:
+    """Return a class of the provisioner."""
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": name, "annotations": annotations},
+        "provisioner": "rancher.io/local-path",
+        "volumeBindingMode": binding,
+        "reclaimPolicy": "Delete",
+    }
 
 
 def helper_pod(image: str) -> JsonObject:
@@ -42,14 +64,7 @@ def objects(layout: Layout, image: str) -> list[tuple[str, JsonObject]]:
         "teardown": '#!/bin/sh\nset -eu\nrm -rf "$VOL_DIR"\n',
     }
     default = {"storageclass.kubernetes.io/is-default-class": "true"}
-    storage_class = {
-        "apiVersion": "storage.k8s.io/v1",
-        "kind": "StorageClass",
-        "metadata": {"name": STORAGE_CLASS, "annotations": default},
-        "provisioner": "rancher.io/local-path",
-        "volumeBindingMode": "WaitForFirstConsumer",
-        "reclaimPolicy": "Delete",
-    }
+    classes = (storage_class(STORAGE_CLASS, "WaitForFirstConsumer", **default), storage_class(SHARED_CLASS, "Immediate"))
     return [
         ("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}),
         (
@@ -57,7 +72,7 @@ def objects(layout: Layout, image: str) -> list[tuple[str, JsonObject]]:
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT}, "automountServiceAccountToken": False},
         ),
         (f"{core}/configmaps", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CONFIG_MAP}, "data": scripts}),
-        ("/apis/storage.k8s.io/v1/storageclasses", storage_class),
+        *(("/apis/storage.k8s.io/v1/storageclasses", item) for item in classes),
     ]
 
 

@@ -10,7 +10,7 @@ from graftwork.api import FineTuneJob, LLMDeployment, LoRAAdapter
 from graftwork.config import Config
 from graftwork.facts.adapters import adapter
 from graftwork.facts.inspected import Resolved
-from graftwork.plan import access, adapters_file, children, importing, inspecting, mode, revisions, serving, sources, training
+from graftwork.plan import access, adapters_file, cache, children, importing, inspecting, mode, revisions, serving, sources, training
 from graftwork.plan.adapters import Seen, select
 from graftwork.plan.sources import Source
 from graftwork.plan.training import Inputs
@@ -55,22 +55,32 @@ def _serving(deployment: LLMDeployment, adapters: list[Any], config: Config) -> 
     resolved = Resolved.from_object((deployment.status.get("model") or {}).get("resolved"))
     of = _at(source, resolved)
     served = mode.of_facts(deployment, resolved.facts) if resolved else mode.ADAPTERS_ON
+    filled = _cache(deployment, of, resolved, config) if resolved and deployment.spec.cache.mode == "Shared" else []
+    cached = cache.Cached(filled[0]["metadata"]["name"], cache.asked(filled[1])[0]) if filled else None
     revision = revisions.revision(
         deployment,
         [],
-        lambda wanted: serving.pod_template(deployment, serving.Inputs(of, resolved, served), config, wanted),
+        lambda wanted: serving.pod_template(deployment, serving.Inputs(of, resolved, served, cached), config, wanted),
         {"engine": "engine:1"},
         resolved=resolved,
         mode=served,
     )
     return [
         *([inspecting.inspect_job(deployment, source, config)] if resolved else []),
+        *filled,
         children.adapters_config_map(deployment.metadata.name, adapters_file.content(selection, rules(deployment))),
         children.service(deployment),
         children.disruption_budget(deployment),
         children.deployment(deployment, revision.template),
         *[item for item in (access.ingress(deployment), access.http_route(deployment), access.network_policy(deployment, config)) if item],
     ]
+
+
+def _cache(deployment: LLMDeployment, source: Source, resolved: Resolved, config: Config) -> list[dict[str, Any]]:
+    """Return claim and fill Job of a first revision."""
+    size = cache.size_bytes(deployment, resolved.files.bytes, [resolved.files.bytes])
+    claim = cache.claim(deployment, cache.shown(size), deployment.spec.cache.storage_class)
+    return [claim, cache.fill_job(deployment, source, resolved, [cache.key(resolved.source, resolved.revision)], config)]
 
 
 def _job(job: FineTuneJob, deployment: LLMDeployment | None, config: Config) -> dict[str, Any]:
@@ -85,4 +95,4 @@ def _job(job: FineTuneJob, deployment: LLMDeployment | None, config: Config) -> 
 
 
 def _at(source: Source, resolved: Resolved | None) -> Source:
-    return sources.pinned(source, resolved.revision) if resolved else source
+    return sources.pinned(source, resolved.revision) if resolved and source.kind == "hf" else source

@@ -40,7 +40,7 @@ def test_what_other_programs_read_follows_its_contract(name: str) -> None:
             schema, document = "adapters", json.loads(manifest["data"]["adapters.json"])
         elif manifest["kind"] == "Job" and "graftwork.dev/inspects" not in manifest["metadata"]["labels"]:
             env = manifest["spec"]["template"]["spec"]["containers"][0]["env"]
-            variable = next(item for item in env if item["name"] in ("GRAFTWORK_RUN", "GRAFTWORK_IMPORT"))
+            variable = next(item for item in env if item["name"] in ("GRAFTWORK_RUN", "GRAFTWORK_IMPORT", "GRAFTWORK_FILL"))
             schema, document = variable["name"].removeprefix("GRAFTWORK_").lower(), json.loads(variable["value"])
         else:
             continue

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.cluster import packages, preflight
+from tests.cluster.storage import SHARED_CLASS
 from tests.harness import machine
 from tests.harness.kube import Kube, environment_kubeconfig
 from tests.harness.venv import ROOT
@@ -112,7 +113,7 @@ def helm(environment: Environment, *args: str, timeout: float = 300) -> str:
 
 
 def chart_values(references: dict[str, str], namespaces: tuple[str, ...], store_url: str = "", store_claim: str = "", **more: Any) -> dict[str, Any]:
-    """Return the chart's values for this cluster: our images, the embedded store; `more` are further top-level values."""
+    """Return the chart's values for this cluster: our images, store and class of shared volumes; `more` are further top-level values."""
     repository, tag = references["operator"].rsplit(":", 1)
     store_repository, store_tag = references["versitygw"].rsplit(":", 1)
     return {
@@ -128,6 +129,7 @@ def chart_values(references: dict[str, str], namespaces: tuple[str, ...], store_
                 "image": {"repository": store_repository, "tag": store_tag, "pullPolicy": "IfNotPresent"},
             },
         },
+        "cache": {"sharedClasses": [SHARED_CLASS]},
         **more,
     }
 

@@ -9,6 +9,7 @@ from pydantic import Field, WithJsonSchema
 from graftwork.api import cel
 from graftwork.api.access import Access
 from graftwork.api.base import Model, Resource, field
+from graftwork.api.cache import OF_THE_SOURCE, Cache
 from graftwork.api.common import ALIAS_BOUNDS, DURATION_BOUNDS, INT_OR_STRING, NAME, Accelerator, Label, duration_seconds
 from graftwork.api.engine import Engine
 from graftwork.api.rollout import Rollout
@@ -207,7 +208,10 @@ class ServiceSettings(Model):
 class LLMDeploymentSpec(Model):
     """What is to be served."""
 
+    RULES = (OF_THE_SOURCE,)
+
     model: ModelSource = field(doc="The base model.", restarts=True)
+    cache: Cache = field(default_factory=Cache, doc="Where the weights lie before the engines read them.", restarts=True)
     engine: Engine = field(default_factory=Engine, doc="vLLM's settings.", restarts=True)
     accelerator: Accelerator = field(default_factory=Accelerator, doc="Where it runs.", restarts=True)
     replicas: int = field(1, doc="Number of pods; 0 stops the service.", unit="pods", restarts=False, ge=0, le=1000)

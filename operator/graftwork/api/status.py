@@ -33,7 +33,7 @@ class Status(StatusModel):
     conditions: tuple[Condition, ...] = field(
         (),
         doc="Ready, Reconciling, Stalled; LLMDeployment also Placed, RolledBack, Serving and AdaptersLoaded, with an hf:// or s3:// source "
-        "ModelResolved, with spec.access AccessReady, and PodSecurity while its pods are weaker than restricted.",
+        "ModelResolved, with a shared cache ModelCached, with spec.access AccessReady, and PodSecurity while its pods are weaker than restricted.",
         key="type",
     )
 
@@ -107,6 +107,30 @@ class ModelFacts(StatusModel):
     )
     resolved: ResolvedModel | None = field(None, doc="To what an hf:// or s3:// source is frozen.")
     refused: RefusedModel | None = field(None, doc="Why an hf:// or s3:// source cannot be served.")
+
+
+class CachedRevision(StatusModel):
+    """One revision of the model in the shared cache."""
+
+    key: str = field(doc="Its folder in the claim: `models/<key>`.")
+    revision: str | None = field(None, doc="The revision.")
+    bytes: int | None = field(None, doc="Its size.", unit="bytes")
+
+
+class CacheStatus(StatusModel):
+    """Where the weights lie before the engines read them."""
+
+    mode: str | None = field(None, doc="`Shared`, `PerPod` or `None`: what the pods of the present revision have.")
+    why: str | None = field(None, doc="Why that one.")
+    claim: str | None = field(None, doc="The claim of a shared cache.")
+    size_bytes: int | None = field(None, doc="Size that is asked for it.", unit="bytes")
+    key: str | None = field(None, doc="Under which name the revision that the spec asks for lies in the claim.")
+    phase: str | None = field(None, doc="`Filling`, `Listing`, `Downloading`, `Verifying` or `Pruning` while a Job is at it, `Cached`, or `Failed`.")
+    bytes_done: int | None = field(None, doc="What is there of it.", unit="bytes")
+    bytes_total: int | None = field(None, doc="Its size.", unit="bytes")
+    bytes_per_second: int | None = field(None, doc="Speed of the last seconds.", unit="bytes per second")
+    eta_seconds: int | None = field(None, doc="Time left.", unit="seconds")
+    models: tuple[CachedRevision, ...] | None = field(None, doc="The revisions that lie in the claim complete.", key="key")
 
 
 class ServedAlias(StatusModel):
@@ -185,6 +209,7 @@ class LLMDeploymentStatus(Status):
     selector: str | None = field(None, doc="Label selector of the pods, for /scale.")
     endpoint: str | None = field(None, doc="Base URL for clients.")
     model: ModelFacts | None = field(None, doc="What the agents read in the model's files.")
+    cache: CacheStatus | None = field(None, doc="Where the weights lie before the engines read them.")
     adapters: tuple[ServedAlias, ...] | None = field(None, doc="Each alias and where it is loaded.", key="alias")
     rollout: RolloutStatus | None = field(None, doc="Which pod template is served.")
     cold_start: ColdStart | None = field(None, doc="How long the newest pod took.")

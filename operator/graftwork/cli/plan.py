@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from graftwork import names
 from graftwork.api import LLMDeployment
 from graftwork.api.base import RESTARTS
 from graftwork.api.llmdeployment import LLMDeploymentSpec
@@ -17,7 +18,7 @@ from graftwork.api.schema import flattened
 from graftwork.cli import memory, models
 from graftwork.config import Config
 from graftwork.facts.inspected import Resolved
-from graftwork.plan import access, capacity, children, engine, engine_combinations, mode, model_combinations, revisions, serving, sources
+from graftwork.plan import access, cache, capacity, children, engine, engine_combinations, mode, model_combinations, revisions, serving, sources
 from graftwork.plan.mode import Mode
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
@@ -179,8 +180,8 @@ def _children(deployment: LLMDeployment, config: Config, known: Resolved | None)
     # What a branch is now only the operator looks up; another name of a revision is taken for another revision.
     pin = deployment.spec.model.revision or "main" if source.versioned else ""
     pinned = sources.pinned(source, pin) if pin else source
-    served = _mode(deployment, known)
-    inputs = serving.Inputs(pinned, known if source.resolved else None, mode=served)
+    served, cached = _mode(deployment, known), _cached(deployment, source, pin)
+    inputs = serving.Inputs(pinned, known if source.resolved else None, served, cached)
     template = serving.pod_template(deployment, inputs, config, revisions.template_hash(deployment, pin, served))
     made = [
         children.deployment(deployment, template, **_surge(deployment)),
@@ -201,6 +202,13 @@ def _surge(deployment: LLMDeployment) -> dict[str, int]:
 def _template_hash(made: Mapping[str, Manifest]) -> str:
     deployment = next((item for name, item in made.items() if name.startswith("Deployment/")), None)
     return revisions.stored_hash(deployment["spec"]["template"]) if deployment else ""
+
+
+def _cached(deployment: LLMDeployment, source: Source, pin: str) -> cache.Cached | None:
+    """Return where pods find the model with cache.mode Shared; what `auto` comes to depends on the cluster, and is taken for PerPod."""
+    if deployment.spec.cache.mode != "Shared":
+        return None
+    return cache.Cached(names.cache_claim(deployment.metadata.name), cache.key(source.text, pin))
 
 
 def _diff(before: Mapping[str, Manifest], after: Mapping[str, Manifest]) -> Iterator[str]:

@@ -27,6 +27,7 @@ _INDEXED = (
     names.LABEL_DEPLOYMENT,
     names.LABEL_JOB,
     names.LABEL_ADAPTER,
+    names.LABEL_FILLS,
     names.LABEL_PUBLISHED_BY,
     names.LABEL_SWEEP,
 )

@@ -12,6 +12,7 @@ from graftwork.cluster.protocol import MirrorApi, Object
 _OWNERS = {
     names.LABEL_DEPLOYMENT: LLM_DEPLOYMENT,
     names.LABEL_INSPECTS: LLM_DEPLOYMENT,
+    names.LABEL_FILLS: LLM_DEPLOYMENT,
     names.LABEL_JOB: FINE_TUNE_JOB,
     names.LABEL_ADAPTER: LORA_ADAPTER,
 }

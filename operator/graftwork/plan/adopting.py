@@ -15,10 +15,11 @@ from graftwork.plan.sources import Source
 def adopted(deployment: LLMDeployment, source: Source, stored: Manifest, config: Config) -> bool:
     """Whether a stored revision was made without a look at the bucket, and its source and credentials are still those that are asked for.
 
-    `graftwork.dev/refresh`, or a ServiceAccount, asks for the look. A revision of the very same spec is adopted whatever it has: what differs then
-    is the operator's own.
+    `graftwork.dev/refresh`, a ServiceAccount or a shared cache asks for the look. A revision of the very same spec is adopted whatever it has: what
+    differs then is the operator's own.
     """
-    asked = deployment.metadata.annotations.get(names.ANNOTATION_REFRESH) or deployment.spec.service_account_name
+    spec = deployment.spec
+    asked = deployment.metadata.annotations.get(names.ANNOTATION_REFRESH) or spec.service_account_name or spec.cache.mode == "Shared"
     if source.versioned or asked or (stored.get("data") or {}).get("model"):
         return False
     if revisions.stored_hash(stored) == revisions.template_hash(deployment):

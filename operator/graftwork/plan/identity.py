@@ -32,7 +32,7 @@ def problem(deployment: LLMDeployment, source: Source, mode: str, config: Config
         return Problem(Reason.SERVICE_ACCOUNT_NOT_ALLOWED, text)
     if mode != SHARED:
         text = (
-            f"{field}, and each pod downloads {source.text} for itself (cache.mode is {mode}), so that the engine would have the account too; set "
+            f"{field}, and pods may download {source.text} for themselves (cache.mode is {mode}): the engine would have the account too; set "
             "cache.mode to Shared, with which one Job downloads for all pods, or use model.credentialsSecret instead"
         )
         return Problem(Reason.INVALID_SPEC, text)

@@ -15,6 +15,7 @@ from typing import Any
 
 from graftwork import __version__, names
 from graftwork.api import LLMDeployment
+from graftwork.api.cache import Cache
 from graftwork.api.rollout import Rollout
 from graftwork.facts.inspected import Resolved
 from graftwork.plan import capacity
@@ -48,9 +49,9 @@ def template_hash(deployment: LLMDeployment, pin: str = "", mode: Mode = ADAPTER
     adapters = spec.pop("adapters", {})
     for name in ("compatibleBases", "revision"):
         spec.get("model", {}).pop(name, None)
-    rollout = spec.get("rollout", {})
-    for name in Rollout.NOT_IN_PODS:
-        rollout.pop(name, None)
+    for part, not_in_pods in (("rollout", Rollout.NOT_IN_PODS), ("cache", Cache.NOT_IN_PODS)):
+        for name in not_in_pods:
+            spec.get(part, {}).pop(name, None)
     relevant = {key: value for key, value in spec.items() if key not in _NOT_IN_PODS}
     relevant["adapters"] = {key: adapters[key] for key in ("maxLoaded", "maxRank") if adapters.get(key) not in (None, _PLAIN.get(key))}
     if mode.without_lora:
@@ -87,7 +88,7 @@ def revision(
     """
     spec_hash = template_hash(deployment, resolved.revision if resolved else "", mode)
     stored = sorted(existing, key=lambda item: (item.get("revision", 0), item["metadata"]["name"]))
-    family = [item for item in stored if spec_hash in (stored_hash(item), _spec_hash(item))]
+    family = _family(stored, spec_hash)
     current = _presently_rendered(family, render(spec_hash), images) if _rolls(deployment) and family else _chosen(family, applied)
     if current is None:
         wanted = _hash_again(spec_hash, render(spec_hash)) if family else spec_hash
@@ -101,6 +102,17 @@ def revision(
         others = [item for item in stored if item is not current]
     outdated = others[: max(0, len(others) - (KEPT - 1))]
     return _revision(current, tuple(item["metadata"]["name"] for item in outdated if stored_hash(item) not in kept))
+
+
+def stored_template(existing: Iterable[Manifest], deployment: LLMDeployment, resolved: Resolved | None, mode: Mode, applied: str) -> Manifest | None:
+    """Return the template that was made of the present spec, if one was; of several the one that the Deployment has, by its hash `applied`."""
+    stored = sorted(existing, key=lambda item: (item.get("revision", 0), item["metadata"]["name"]))
+    found = _chosen(_family(stored, template_hash(deployment, resolved.revision if resolved else "", mode)), applied)
+    return found["data"]["template"] if found else None
+
+
+def _family(stored: Sequence[Manifest], spec_hash: str) -> list[Manifest]:
+    return [item for item in stored if spec_hash in (stored_hash(item), _spec_hash(item))]
 
 
 def _rolls(deployment: LLMDeployment) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 from graftwork import names
@@ -9,12 +11,14 @@ from graftwork.api import LLMDeployment
 from graftwork.config import Config
 from graftwork.facts.inspected import Resolved
 from graftwork.plan import credentials, engine, pods, podsecurity, sized
+from graftwork.plan.cache import Cached
 from graftwork.plan.mode import ADAPTERS_ON, Mode
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sized import Sizes
 from graftwork.plan.sources import Source
 
 ADAPTERS, CONFIG, PODINFO, KEYS = "/graftwork/adapters", "/graftwork/config", "/graftwork/podinfo", "/graftwork/keys"
+COMPILED = "/graftwork/compiled"
 TEARDOWN_SECONDS = 15
 HUNG_SECONDS = 30
 """What an engine gets to end that answers nobody any more: the pod's own grace is for answers, and it has none to give."""
@@ -22,11 +26,20 @@ HUNG_SECONDS = 30
 
 @dataclass(frozen=True)
 class Inputs:
-    """Of what pods are made beside the spec: `source` as a download is told it, pinned where it was looked up, what it is frozen to, and its mode."""
+    """Of what pods are made beside the spec: `source` as a download is told it, pinned where it was looked up, what it is frozen to, and its mode.
+
+    `cached`: where the model lies in a shared cache; None: the pods download it, or mount the claim of its source.
+    """
 
     source: Source
     resolved: Resolved | None = None
     mode: Mode = ADAPTERS_ON
+    cached: Cached | None = None
+
+    @property
+    def downloaded(self) -> bool:
+        """Whether each pod fetches the model for itself."""
+        return self.source.downloaded and self.cached is None
 
 
 def selector(deployment: str) -> dict[str, str]:
@@ -36,8 +49,8 @@ def selector(deployment: str) -> dict[str, str]:
 
 def pod_template(deployment: LLMDeployment, inputs: Inputs, config: Config, template_hash: str) -> Manifest:
     """Return the template; its result is frozen in a ControllerRevision, so a newer Graftwork may well return another one."""
-    spec, name, source = deployment.spec, deployment.metadata.name, inputs.source
-    sizes = sized.sizes(deployment, inputs.resolved, downloaded=source.downloaded)
+    spec, name = deployment.spec, deployment.metadata.name
+    sizes = sized.sizes(deployment, inputs.resolved, downloaded=inputs.downloaded)
     return {
         "metadata": {
             "labels": pods.pod_labels(spec.pod, "vllm", name, names.LABEL_DEPLOYMENT),
@@ -50,11 +63,11 @@ def pod_template(deployment: LLMDeployment, inputs: Inputs, config: Config, temp
             "terminationGracePeriodSeconds": spec.rollout.drain_seconds + spec.rollout.answer_seconds + TEARDOWN_SECONDS,
             "initContainers": [
                 _install(config),
-                *([_download(deployment, inputs, config)] if source.downloaded else []),
-                _agent(deployment, source, config),
+                *([_download(deployment, inputs, config)] if inputs.downloaded else []),
+                _agent(deployment, inputs, config),
             ],
             "containers": [_engine(deployment, inputs, config, sizes)],
-            "volumes": _volumes(deployment, source, config, sizes),
+            "volumes": _volumes(deployment, inputs, config, sizes),
             "topologySpreadConstraints": [
                 {
                     "maxSkew": 1,
@@ -100,7 +113,7 @@ def _digest(inputs: Inputs) -> list[str]:
     return ["--digest", f"sha256:{resolved.revision}"] if resolved and not inputs.source.versioned else []
 
 
-def _agent(deployment: LLMDeployment, source: Source, config: Config) -> Manifest:
+def _agent(deployment: LLMDeployment, inputs: Inputs, config: Config) -> Manifest:
     """Return the sidecar. Its startup probe asks only whether its process listens: waiting for vLLM here would wait for ever."""
     alive = {"path": "/alive", "port": "agent"}
     return pods.container(
@@ -127,15 +140,16 @@ def _agent(deployment: LLMDeployment, source: Source, config: Config) -> Manifes
             pods.mount("config", CONFIG, read_only=True),
             pods.mount("podinfo", PODINFO, read_only=True),
             *([pods.mount("keys", KEYS, read_only=True)] if deployment.spec.service.api_keys_secret else []),
-            _model_mount(source),
+            _model_mount(inputs),
             *pods.store_mount(config, read_only=True),
         ],
     )
 
 
 def _engine(deployment: LLMDeployment, inputs: Inputs, config: Config, sizes: Sizes) -> Manifest:
-    spec, source = deployment.spec, inputs.source
+    spec = deployment.spec
     health = {"path": "/health", "port": "http"}
+    compiled = _compiled_mounts(deployment, inputs, config)
     container = pods.container(
         names.CONTAINER_ENGINE,
         spec.engine.image or config.images.engine,
@@ -143,7 +157,7 @@ def _engine(deployment: LLMDeployment, inputs: Inputs, config: Config, sizes: Si
         command=engine.command(),
         args=engine.arguments(deployment, inputs.mode),
         ports=[{"name": "http", "containerPort": engine.container_port(deployment), "protocol": "TCP"}],
-        env=engine.environment(deployment, inputs.mode),
+        env=_engine_env(deployment, inputs, keeps_compiled=bool(compiled)),
         startupProbe={"httpGet": health, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": sizes.startup_seconds},
         readinessProbe={"httpGet": {"path": "/graftwork/ready", "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 3},
         livenessProbe={
@@ -159,16 +173,44 @@ def _engine(deployment: LLMDeployment, inputs: Inputs, config: Config, sizes: Si
             pods.mount("bin", engine.BIN, read_only=True),
             pods.mount("run", engine.RUN),
             pods.mount("adapters", ADAPTERS, read_only=True),
-            _model_mount(source),
+            _model_mount(inputs),
             pods.mount("home", engine.HOME),
             pods.mount("shm", "/dev/shm"),
+            *compiled,
         ],
     )
     return {**container, "securityContext": podsecurity.merged(container["securityContext"], spec.pod.container_security_context)}
 
 
-def _model_mount(source: Source) -> Manifest:
-    return pods.mount("model", engine.MODEL, read_only=True, sub_path="" if source.downloaded else source.path)
+def _model_mount(inputs: Inputs) -> Manifest:
+    if inputs.cached:
+        return pods.mount("model", engine.MODEL, read_only=True, sub_path=inputs.cached.sub_path)
+    return pods.mount("model", engine.MODEL, read_only=True, sub_path="" if inputs.source.downloaded else inputs.source.path)
+
+
+def _compiled_mounts(deployment: LLMDeployment, inputs: Inputs, config: Config) -> list[Manifest]:
+    """Return where vLLM keeps what it compiles, which depends on the engine and its flags; on CPUs that is quicker made than read."""
+    if inputs.cached is None or deployment.spec.accelerator.cpu:
+        return []
+    made_of = json.dumps([deployment.spec.engine.image or config.images.engine, engine.arguments(deployment, inputs.mode)])
+    return [pods.mount("model", COMPILED, sub_path=f"compile/{hashlib.sha256(made_of.encode()).hexdigest()[:12]}")]
+
+
+def _engine_env(deployment: LLMDeployment, inputs: Inputs, *, keeps_compiled: bool) -> list[Manifest]:
+    """Return the engine's variables; one of the spec's own wins."""
+    given = engine.environment(deployment, inputs.mode)
+    if keeps_compiled and all(item["name"] != "VLLM_CACHE_ROOT" for item in given):
+        given.append(pods.env("VLLM_CACHE_ROOT", COMPILED))
+    return given
+
+
+def _model_volume(deployment: LLMDeployment, inputs: Inputs, sizes: Sizes) -> Manifest:
+    if inputs.cached is None:
+        return pods.empty("model", size=sizes.model) if inputs.source.downloaded else pods.claim("model", inputs.source.name)
+    if deployment.spec.accelerator.cpu:
+        return pods.claim("model", inputs.cached.claim)
+    # What is compiled is written; the model is mounted to be read.
+    return {"name": "model", "persistentVolumeClaim": {"claimName": inputs.cached.claim}}
 
 
 def _keys_volume(secret: str) -> list[Manifest]:
@@ -176,7 +218,7 @@ def _keys_volume(secret: str) -> list[Manifest]:
     return [{"name": "keys", "secret": {"secretName": secret, "optional": True}}] if secret else []
 
 
-def _volumes(deployment: LLMDeployment, source: Source, config: Config, sizes: Sizes) -> list[Manifest]:
+def _volumes(deployment: LLMDeployment, inputs: Inputs, config: Config, sizes: Sizes) -> list[Manifest]:
     annotation = f"metadata.annotations['{names.ANNOTATION_ADAPTERS_HASH}']"
     return [
         pods.empty("bin"),
@@ -188,8 +230,8 @@ def _volumes(deployment: LLMDeployment, source: Source, config: Config, sizes: S
             "downwardAPI": {"items": [{"path": "adapters-hash", "fieldRef": {"apiVersion": "v1", "fieldPath": annotation}}]},
         },
         *_keys_volume(deployment.spec.service.api_keys_secret),
-        pods.empty("model", size=sizes.model) if source.downloaded else pods.claim("model", source.name),
-        *credentials.model_volumes(source, deployment.spec.model.credentials_secret),
+        _model_volume(deployment, inputs, sizes),
+        *(credentials.model_volumes(inputs.source, deployment.spec.model.credentials_secret) if inputs.downloaded else []),
         pods.empty("home"),
         pods.empty("shm", memory=True, size=sizes.shm),
         *pods.store_volume(config),

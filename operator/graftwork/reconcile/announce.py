@@ -9,7 +9,7 @@ from graftwork.reasons import Reason
 from graftwork.reconcile.context import Context, Object
 from graftwork.status import access
 
-_TOLD = ("Ready", "Stalled", "AdaptersLoaded", "AccessReady")
+_TOLD = ("Ready", "Stalled", "ModelCached", "AdaptersLoaded", "AccessReady")
 _WARNINGS = (Reason.ADAPTER_FAILED, Reason.OVER_CAPACITY, Reason.RECONCILE_FAILED, Reason.SOURCE_UNREACHABLE, Reason.INSPECT_FAILED, *access.WARNINGS)
 _AT_FIRST = (Reason.PODS_STARTING, Reason.NO_ADAPTERS)
 """How every new LLMDeployment begins: that is no news, and an Event is a write."""
@@ -25,7 +25,7 @@ def announce(ctx: Context, obj: Object, status: Mapping[str, Any]) -> None:
         stalled = condition["type"] == "Stalled"
         if stalled and condition["status"] != "True":
             continue
-        if condition["type"] == "Ready" and _stalled(status):
+        if condition["type"] in ("Ready", "ModelCached") and _stalled(status):
             continue  # Stalled says the same, as a warning
         warning = stalled or condition["reason"] in _WARNINGS
         ctx.events.record(obj, condition["reason"], condition["message"] or condition["reason"], warning=warning)

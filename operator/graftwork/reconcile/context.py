@@ -21,10 +21,10 @@ Rules that the engine relies on:
 - One pass runs per resource at a time; passes of different resources run side by side. A wake during a pass means exactly one more pass.
 - Passes begin only after the mirror holds a complete listing of every watched kind, so "not in the mirror" is "not there" for our three
   kinds and for whatever carries the label managed-by=graftwork. Objects without that label are not in it: ask `ctx.cluster.get`. **Pod
-  templates must carry managed-by=graftwork, and graftwork.dev/deployment, /job, /adapter or /inspects**, or their pods are never seen.
+  templates must carry managed-by=graftwork, and graftwork.dev/deployment, /job, /adapter, /inspects or /fills**, or their pods are never seen.
 - What the mirror returns is shared and read-only.
 - Wakes come by themselves: from the resource's own changes, from children (by controller owner reference, else by the labels
-  graftwork.dev/deployment and graftwork.dev/job), from agents and trainers that are watched, from deadlines. A LoRAAdapter wakes every
+  graftwork.dev/deployment and graftwork.dev/job), from agents, trainers and fills that are watched, from deadlines. A LoRAAdapter wakes every
   LLMDeployment of its namespace, and the FineTuneJob that published it; an LLMDeployment wakes the LoRAAdapters of its namespace and
   the FineTuneJobs that refer to it. A resource is not woken by the echo of its own status write. `ctx.wake` is for everything else.
 - Raise what goes wrong. Conflict is tried again at once, without noise; Unavailable with backoff; anything else with backoff 1 s to
@@ -77,6 +77,7 @@ class Context:
     events: EventRecorderApi
     agents: PeerWatcherApi
     trainers: PeerWatcherApi
+    fills: PeerWatcherApi
     wake: WakeApi
     prometheus: PrometheusApi | None = None
     """None: the configuration names none."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from graftwork import names
+from graftwork.facts.quantity import quantity
 
 # Lists that server-side apply merges by key; every other list of objects is replaced as a whole.
 _KEYED: dict[str, tuple[str, ...]] = {
@@ -30,13 +30,6 @@ _KEYED_PORTS = (("containerPort", "protocol"), ("port", "protocol"))
 _KEY_DEFAULTS = {"protocol": "TCP"}
 _QUANTITY_MAPS = frozenset({"limits", "requests", "capacity", "hard"})
 _QUANTITY_FIELDS = frozenset({"sizeLimit", "divisor"})
-_SUFFIXES = {
-    "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": Decimal(1),
-    "k": Decimal(10) ** 3, "M": Decimal(10) ** 6, "G": Decimal(10) ** 9, "T": Decimal(10) ** 12, "P": Decimal(10) ** 15, "E": Decimal(10) ** 18,
-    "Ki": Decimal(2) ** 10, "Mi": Decimal(2) ** 20, "Gi": Decimal(2) ** 30, "Ti": Decimal(2) ** 40, "Pi": Decimal(2) ** 50, "Ei": Decimal(2) ** 60,
-}  # fmt: skip
-
-
 _Fields = Mapping[str, Any]
 """A node of a managed field set (fieldsV1). Without children it stands for the whole value."""
 
@@ -116,16 +109,6 @@ def _same_quantity(want: Any, have: Any, path: tuple[str, ...]) -> bool:
         return False
     left, right = quantity(want), quantity(have)
     return left is not None and left == right
-
-
-def quantity(value: Any) -> Decimal | None:
-    """Return the number that a Kubernetes quantity (`500m`, `1Gi`, 2) stands for; None if it is none."""
-    text = str(value).strip()
-    number = text.rstrip("numkKMGTPEi") if not text[-1:].isdigit() else text
-    try:
-        return Decimal(number) * _SUFFIXES[text[len(number) :]]
-    except (InvalidOperation, KeyError):
-        return None
 
 
 # --- would a field of ours go?

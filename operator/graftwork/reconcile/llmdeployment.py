@@ -10,6 +10,7 @@ from graftwork.api import InvalidObjectError, LLMDeployment
 from graftwork.errors import Forbidden, Invalid, NameTaken
 from graftwork.facts.adapters import NOTHING, Selection
 from graftwork.facts.agents import Agent
+from graftwork.facts.cached import Caching
 from graftwork.facts.inspected import Resolution
 from graftwork.facts.pods import Pod
 from graftwork.facts.problem import Problem
@@ -27,10 +28,11 @@ from graftwork.plan import (
     sources,
 )
 from graftwork.plan.adapters import Rules
+from graftwork.plan.mode import Mode
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
 from graftwork.reasons import Reason
-from graftwork.reconcile import canaries, modes, news, observe, resolving, rollout
+from graftwork.reconcile import caching, canaries, modes, news, observe, resolving, rollout
 from graftwork.reconcile.access import Access
 from graftwork.reconcile.announce import announce
 from graftwork.reconcile.children import apply_children
@@ -59,6 +61,24 @@ class _View:
     adapters_problem: Problem | None
 
 
+@dataclass
+class _Made:
+    """What a pass has come to, as far as it came. `rolled` None: nothing is known of what the Deployment has, or nothing may be changed."""
+
+    live: Object
+    problem: Problem | None = None
+    resolution: Resolution | None = None
+    weights: Caching | None = None
+    rolled: Rollout | None = None
+
+    def look_again(self) -> list[float | None]:
+        """Return when to look again at what nobody may tell of."""
+        waits = [_retry(self.problem)]
+        waits += [self.resolution.again_seconds] if self.resolution else []
+        waits += [self.weights.again_seconds] if self.weights else []
+        return [*waits, self.rolled.decision.look_again_seconds if self.rolled else None]
+
+
 class LLMDeploymentReconciler:
     """One pass for one LLMDeployment. It keeps nothing that must survive: only patience with slow pods, and what it told others."""
 
@@ -72,54 +92,38 @@ class LLMDeploymentReconciler:
         """Make the children be as the spec says; with a spec that cannot be served, leave them as they are and say why."""
         obj = ctx.mirror.get(key.kind, key.namespace, key.name)
         if obj is None or is_deleting(obj):  # the children go by their owner references
-            ctx.agents.watch(key, [])
-            if ctx.prometheus:
-                ctx.prometheus.forget(key)
-            self._tellers.pop(key, None)
-            self._news.forget(key)
-            self._watching.forget(key)
-            self._access.forget(key)
+            self._forget(key, ctx)
             return Result(gone=obj is None)
         view = await _gather(key, ctx, obj)
-        problem, rolled, resolution = view.problem, None, None
-        live = await _remember(key, ctx, view)
+        made = _Made(await _remember(key, ctx, view), view.problem)
         watched = self._watching.seconds(key, ctx)
-        if view.resource and view.source and view.rules and not problem:
-            resource = capacity.resolved(view.resource, view.rules.max_rank)
-            try:
-                resolution = await resolving.resolve(ctx, view.obj, resource, view.source)
-                if resolution.resolved:
-                    resolution = replace(resolution, detected=mode.said(resource, resolution.resolved.facts))
-                refused = model_combinations.problem(resource, resolution.resolved)
-                if resolution.waiting:
-                    await apply_children(ctx, view.obj, _common(view, resource, view.rules), resolving.PRUNED_WHILE_WAITING)
-                elif not refused:
-                    rolled = _plan(ctx, view, resource, view.source, resolution=resolution, watched=watched)
-                    live = await rollout.remember(ctx, live, rolled)
-                    await _apply(ctx, view, resource, view.rules, rolled)
-                problem = refused or resolution.problem
-            except NameTaken as error:
-                rolled, problem = None, observe.name_taken(key, error)
-            except Invalid as error:
-                rolled, problem = None, Problem(Reason.INVALID_SPEC, f"the API server refuses what the spec asks for: {error}")
-            except Forbidden as error:
-                rolled, problem = None, observe.refused(error)
+        if view.resource and view.source and view.rules and not view.problem:
+            await _make(key, ctx, view, made, watched=watched)
         again = None
         try:
             again = await self._tell(key, ctx, view)
         except (Forbidden, Invalid) as error:
-            problem = problem or observe.refused(error)
-        access = await self._access.apply(ctx, obj, view.resource if rolled else None)
-        status = _status(key, ctx, replace(view, obj=live), problem, rolled, resolution=resolution, access=access.condition)
-        written = await write_status(ctx, live, status)
-        rollout.count(rolled, obj.get("status") or {}, status)
-        resolving.count(view.source, resolution, obj.get("status") or {}, status)
+            made.problem = made.problem or observe.refused(error)
+        access = await self._access.apply(ctx, obj, view.resource if made.rolled else None)
+        status = _status(key, ctx, replace(view, obj=made.live), made, access=access.condition)
+        written = await write_status(ctx, made.live, status)
+        rollout.count(made.rolled, obj.get("status") or {}, status)
+        resolving.count(view.source, made.resolution, obj.get("status") or {}, status)
         announce(ctx, obj, status)
         self._wake_adapters(key, ctx, view, written)
-        waits = [again, resolution.again_seconds if resolution else None, observe.settling(view.pods, view.agents)]
-        waits += [_retry(problem), canaries.look_again(view.selection), rolled.decision.look_again_seconds if rolled else None]
-        waits += [access.look_again_seconds]
+        waits = [again, observe.settling(view.pods, view.agents), canaries.look_again(view.selection), access.look_again_seconds]
+        waits += made.look_again()
         return Result(requeue_after_seconds=min((wait for wait in waits if wait is not None), default=None))
+
+    def _forget(self, key: Key, ctx: Context) -> None:
+        ctx.agents.watch(key, [])
+        ctx.fills.watch(key, [])
+        if ctx.prometheus:
+            ctx.prometheus.forget(key)
+        self._tellers.pop(key, None)
+        self._news.forget(key)
+        self._watching.forget(key)
+        self._access.forget(key)
 
     async def _tell(self, key: Key, ctx: Context, view: _View) -> float | None:
         """Tell pods of the ConfigMap as it was written, whoever wrote it in whichever pass."""
@@ -171,7 +175,7 @@ async def _gather(key: Key, ctx: Context, obj: Object) -> _View:
 
 
 def _identity(resource: LLMDeployment, source: Source | Problem, ctx: Context) -> list[Problem]:
-    found = identity.problem(resource, source, identity.PER_POD, ctx.config) if isinstance(source, Source) else None
+    found = identity.problem(resource, source, resource.spec.cache.mode, ctx.config) if isinstance(source, Source) else None
     return [found] if found else []
 
 
@@ -196,20 +200,57 @@ async def _remember(key: Key, ctx: Context, view: _View) -> Object:
     """
     if not canaries.decided(view.obj, view.selection):
         return view.obj
-    rows = _status(key, ctx, view, view.problem, None)["adapters"]
+    rows = _status(key, ctx, view, _Made(view.obj, view.problem))["adapters"]
     live = await write_status(ctx, view.obj, {**(view.obj.get("status") or {}), "adapters": rows})
     canaries.tell(ctx, view.obj, view.selection)
     return live
 
 
-def _plan(ctx: Context, view: _View, resource: LLMDeployment, source: Source, *, resolution: Resolution, watched: float) -> Rollout:
+async def _make(key: Key, ctx: Context, view: _View, made: _Made, *, watched: float) -> None:
+    """Make the children, step by step; what has been found before something goes wrong stays in `made`."""
+    assert view.resource
+    assert view.source
+    assert view.rules
+    resource = capacity.resolved(view.resource, view.rules.max_rank)
+    try:
+        made.rolled = await _decide(ctx, view, resource, view.source, made, watched=watched)
+        if made.rolled:
+            made.live = await rollout.remember(ctx, made.live, made.rolled)
+            await _apply(ctx, view, resource, view.rules, made.rolled)
+        else:
+            await apply_children(ctx, view.obj, _common(view, resource, view.rules), resolving.PRUNED_WHILE_WAITING)
+    except NameTaken as error:
+        made.rolled, made.problem = None, observe.name_taken(key, error)
+    except Invalid as error:
+        made.rolled, made.problem = None, Problem(Reason.INVALID_SPEC, f"the API server refuses what the spec asks for: {error}")
+    except Forbidden as error:
+        made.rolled, made.problem = None, observe.refused(error)
+
+
+async def _decide(ctx: Context, view: _View, resource: LLMDeployment, source: Source, made: _Made, *, watched: float) -> Rollout | None:
+    """Return which pods there are to be: of the present spec when its model is known, can be served and is where they find it; else as they are."""
+    resolution = await resolving.resolve(ctx, view.obj, resource, source)
+    if resolution.resolved:
+        resolution = replace(resolution, detected=mode.said(resource, resolution.resolved.facts))
+    made.resolution, refused = resolution, model_combinations.problem(resource, resolution.resolved)
+    made.problem = refused or resolution.problem
+    served = modes.mode(ctx, resource, view.pods, view.agents, resolution.resolved)
+    if not (resolution.waiting or refused):
+        made.weights = await caching.follow(ctx, view.obj, resource, source, resolution.resolved, mode=served)
+        made.problem = made.problem or made.weights.problem
+    if made.weights is None or made.weights.waiting:
+        return rollout.held(ctx, view.obj, resource, pods=view.pods, agents=view.agents, watched_seconds=watched)
+    return _plan(ctx, view, resource, source, resolution=resolution, weights=made.weights, served=served, watched=watched)
+
+
+def _plan(
+    ctx: Context, view: _View, resource: LLMDeployment, source: Source, *, resolution: Resolution, weights: Caching, served: Mode, watched: float
+) -> Rollout:
     images = {"engine": resource.spec.engine.image or ctx.config.images.engine, "agent": ctx.config.images.agent}
     pinned = sources.pinned(source, resolution.resolved.revision) if resolution.resolved else source
 
-    served = modes.mode(ctx, resource, view.pods, view.agents, resolution.resolved)
-
     def render(template_hash: str) -> Manifest:
-        return serving.pod_template(resource, serving.Inputs(pinned, resolution.resolved, served), ctx.config, template_hash)
+        return serving.pod_template(resource, serving.Inputs(pinned, resolution.resolved, served, caching.where(weights)), ctx.config, template_hash)
 
     return rollout.plan(
         ctx,
@@ -245,16 +286,8 @@ async def _apply(ctx: Context, view: _View, resource: LLMDeployment, rules: Rule
         await ctx.cluster.delete("ControllerRevision", view.obj["metadata"]["namespace"], name)
 
 
-def _status(
-    key: Key,
-    ctx: Context,
-    view: _View,
-    problem: Problem | None,
-    rolled: Rollout | None,
-    *,
-    resolution: Resolution | None = None,
-    access: Condition | None = None,
-) -> dict[str, object]:
+def _status(key: Key, ctx: Context, view: _View, made: _Made, *, access: Condition | None = None) -> dict[str, object]:
+    rolled = made.rolled
     deployment = ctx.mirror.get("Deployment", key.namespace, key.name) or {}
     service = ctx.mirror.get("Service", key.namespace, key.name) or {}
     ports = (service.get("spec") or {}).get("ports") or [{"port": names.PORT_ENGINE}]
@@ -277,13 +310,14 @@ def _status(
             selection=view.selection,
             weakened=podsecurity.told((spec.get("template") or {}).get("spec") or {}),
             limits=observe.live_limits(ctx, key.namespace, key.name),
-            problem=problem,
+            problem=made.problem,
             adapters_problem=view.adapters_problem,
             refused_pods=next((item.get("message") or "" for item in failures if item.get("status") == "True"), ""),
             settling=view.resource is None or observe.settling(view.pods, view.agents) is not None,
             before=before,
             now=observe.now(ctx),
-            resolution=resolution,
+            resolution=made.resolution,
+            caching=made.weights,
             record=rolled.decision.record if rolled else None,
             rollout_problem=rolled.decision.problem if rolled else None,
             access=access,

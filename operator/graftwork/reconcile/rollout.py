@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graftwork import names
@@ -12,7 +12,7 @@ from graftwork.cluster import metrics
 from graftwork.facts.agents import Agent
 from graftwork.facts.inspected import Resolved
 from graftwork.facts.pods import Pod
-from graftwork.facts.rollout import COMPLETED, ROLLED_BACK, progress, record
+from graftwork.facts.rollout import COMPLETED, ROLLED_BACK, Record, progress, record
 from graftwork.plan import revisions, rollout
 from graftwork.plan.mode import ADAPTERS_ON, Mode
 from graftwork.plan.pods import Manifest
@@ -67,25 +67,75 @@ def plan(
 
     `resolved` is what the model's source is frozen to; None: a source that is not looked up. `mode`: how the model is served.
     """
+    scene = _scene(ctx, obj)
+    kept = {scene.record.last_good, scene.applied, *(pod.template_hash for pod in pods)}
+    wanted = revisions.revision(resource, scene.stored, render, images, kept=kept, resolved=resolved, applied=scene.applied, mode=mode)
+    return _decided(ctx, scene, resource, wanted, pods=pods, agents=agents, watched_seconds=watched_seconds)
+
+
+def held(
+    ctx: Context, obj: Object, resource: LLMDeployment, *, pods: Sequence[Pod], agents: Mapping[str, Agent], watched_seconds: float
+) -> Rollout | None:
+    """Return how what the Deployment has goes on while no pods of the present spec can be made; None where it has nothing of ours.
+
+    It is scaled, reached and, if it is bad itself, rolled back as ever. What is remembered of a failure stays: it may be what is asked for again.
+    """
+    scene = _scene(ctx, obj)
+    standing = revisions.stored_revision(scene.stored, scene.applied)
+    if standing is None:
+        return None
+    rolled = _decided(ctx, scene, resource, standing, pods=pods, agents=agents, watched_seconds=watched_seconds)
+    known = rolled.decision.record
+    record = replace(known, failed=known.failed or scene.record.failed)
+    return replace(rolled, decision=replace(rolled.decision, record=record))
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What was stored of a deployment's rollouts. `applied` is the hash of what its Deployment has."""
+
+    stored: Sequence[Object]
+    record: Record
+    applied: str
+    one_at_a_time: bool
+
+
+def _scene(ctx: Context, obj: Object) -> _Scene:
     metadata = obj["metadata"]
-    stored = ctx.mirror.list("ControllerRevision", metadata["namespace"], {names.LABEL_OWNER_UID: metadata["uid"]})
-    remembered = record((obj.get("status") or {}).get("rollout"))
     live = ctx.mirror.get("Deployment", metadata["namespace"], metadata["name"]) or {}
     strategy = (live.get("spec") or {}).get("strategy") or {}
-    applied = _applied_hash(live)
-    kept = {remembered.last_good, applied, *(pod.template_hash for pod in pods)}
-    wanted = revisions.revision(resource, stored, render, images, kept=kept, resolved=resolved, applied=applied, mode=mode)
-    seen = rollout.Seen(
-        wanted=wanted.template_hash,
-        revisions={**revisions.numbers(stored), wanted.template_hash: wanted.number},
-        progress=progress(pods, agents, wanted.template_hash),
-        record=remembered,
-        watched_seconds=watched_seconds,
-        now=observe.now(ctx),
+    return _Scene(
+        stored=ctx.mirror.list("ControllerRevision", metadata["namespace"], {names.LABEL_OWNER_UID: metadata["uid"]}),
+        record=record((obj.get("status") or {}).get("rollout")),
+        applied=_applied_hash(live),
         one_at_a_time=(strategy.get("rollingUpdate") or {}).get("maxSurge") == 0,
     )
+
+
+def _decided(
+    ctx: Context,
+    scene: _Scene,
+    resource: LLMDeployment,
+    wanted: Revision,
+    *,
+    pods: Sequence[Pod],
+    agents: Mapping[str, Agent],
+    watched_seconds: float,
+) -> Rollout:
+    failed = scene.record.failed
+    goes_back = failed is not None and failed.template_hash == wanted.template_hash and scene.applied == scene.record.last_good
+    seen = rollout.Seen(
+        wanted=wanted.template_hash,
+        revisions={**revisions.numbers(scene.stored), wanted.template_hash: wanted.number},
+        progress=progress(pods, agents, wanted.template_hash),
+        record=scene.record,
+        watched_seconds=watched_seconds,
+        now=observe.now(ctx),
+        # Of this rollout, forth or back: that of an earlier template is no more than what the spec said then.
+        one_at_a_time=scene.one_at_a_time and (scene.applied == wanted.template_hash or goes_back),
+    )
     decision = rollout.decide(rollout.policy(resource), seen)
-    found = wanted if decision.applied == wanted.template_hash else revisions.stored_revision(stored, decision.applied)
+    found = wanted if decision.applied == wanted.template_hash else revisions.stored_revision(scene.stored, decision.applied)
     assert found is not None, "only a stored revision is rolled back to"
     return Rollout(wanted, found, decision)
 

@@ -181,3 +181,4 @@ class Runner:
             metrics.FAILING.labels(resource.key.kind).dec()
         self._ctx.agents.watch(resource.key, [])
         self._ctx.trainers.watch(resource.key, [])
+        self._ctx.fills.watch(resource.key, [])

@@ -10,7 +10,7 @@ from graftwork.facts.problem import Problem
 from graftwork.reasons import Reason
 
 READY, RECONCILING, STALLED, SERVING, ADAPTERS_LOADED = "Ready", "Reconciling", "Stalled", "Serving", "AdaptersLoaded"
-MODEL_RESOLVED = "ModelResolved"
+MODEL_RESOLVED, MODEL_CACHED = "ModelResolved", "ModelCached"
 PLACED, ROLLED_BACK = "Placed", "RolledBack"
 ACCESS_READY = "AccessReady"
 POD_SECURITY = "PodSecurity"

@@ -8,6 +8,7 @@ from typing import Any
 
 from graftwork.facts.adapters import Selection
 from graftwork.facts.agents import Agent
+from graftwork.facts.cached import Caching
 from graftwork.facts.inspected import Resolution
 from graftwork.facts.limits import Limits
 from graftwork.facts.pods import Pod
@@ -16,7 +17,7 @@ from graftwork.facts.rollout import Record, record
 from graftwork.names import LABEL_DEPLOYMENT
 from graftwork.reasons import Reason
 from graftwork.status import adapters as adapter_rows
-from graftwork.status import conditions, resolving
+from graftwork.status import caching, conditions, resolving
 from graftwork.status import rollout as rollouts
 from graftwork.status.cold_start import cold_start
 from graftwork.status.conditions import FALSE, SERVING, TRUE, Condition
@@ -55,6 +56,8 @@ class Observed:
     """What the engines of the present template are started with; None: not known."""
     resolution: Resolution | None = None
     """How the model's source stands; None: not asked in this pass."""
+    caching: Caching | None = None
+    """How the weights come to pods; None: not asked in this pass."""
     record: Record | None = None
     """What is remembered of revisions; None: nothing was decided in this pass, so what the status says stays."""
     rollout_problem: Problem | None = None
@@ -82,7 +85,12 @@ def status(seen: Observed) -> dict[str, Any]:
     kstatus = _kstatus(seen, remembered, active, ready)
     placed = rollouts.placed(active, seen.wanted, seen.refused_pods)
     weakened = [Condition(conditions.POD_SECURITY, FALSE, Reason.SECURITY_WEAKENED, seen.weakened)] if seen.weakened else []
-    asked = [*resolving.condition(seen.resolution, before), *([seen.access] if seen.access else []), *weakened]
+    asked = [
+        *resolving.condition(seen.resolution, before),
+        *caching.condition(seen.caching, before),
+        *([seen.access] if seen.access else []),
+        *weakened,
+    ]
     all_conditions = [*kstatus, _serving(seen, ready), placed, rollouts.rolled_back(remembered), *asked, loaded]
     written = conditions.written(all_conditions, before, seen.generation, seen.now)
     if seen.settling and conditions.find(before, conditions.ADAPTERS_LOADED):
@@ -101,6 +109,7 @@ def status(seen: Observed) -> dict[str, Any]:
         "selector": f"{LABEL_DEPLOYMENT}={seen.name}",
         "endpoint": f"http://{seen.name}.{seen.namespace}.svc:{seen.port}/v1",
         "model": resolving.model(_model(seen, ready), seen.before.get("model"), seen.resolution),
+        "cache": caching.cache(seen.caching, seen.before.get("cache")),
         "adapters": written_rows,
         "rollout": rollouts.rollout(seen.before.get("rollout"), seen.revision, seen.template_hash, ready, seen.record),
         "coldStart": cold_start(seen.before.get("coldStart"), ready, seen.agents, seen.template_hash),

@@ -88,10 +88,19 @@ def test_dns_forwards_only_where_the_machine_has_a_server(resolv: str, upstream:
 
 
 def test_the_default_storage_class_waits_for_the_first_consumer_and_uses_a_local_helper_image() -> None:
-    objects = dict(storage.objects(LAYOUT, "localhost/x:1"))
-    found = objects["/apis/storage.k8s.io/v1/storageclasses"]
+    found, _ = [item for _, item in storage.objects(LAYOUT, "localhost/x:1") if item["kind"] == "StorageClass"]
     assert found["volumeBindingMode"] == "WaitForFirstConsumer"
     assert found["metadata"]["annotations"] == {"storageclass.kubernetes.io/is-default-class": "true"}
     assert storage.helper_pod("localhost/x:1")["spec"]["containers"][0]["image"] == "localhost/x:1"
-    paths = [row["paths"][0] for row in storage.provisioner_config(LAYOUT)["nodePathMap"]]
+    paths = [row["paths"][0] for row in storage.provisioner_config(LAYOUT)["storageClassConfigs"]["local-path"]["nodePathMap"]]
     assert paths == ["/state/node-a/volumes", "/state/node-b/volumes"]
+
+
+def test_every_class_of_volumes_is_configured_and_one_is_for_both_nodes() -> None:
+    classes = [item for _, item in storage.objects(LAYOUT, "localhost/x:1") if item["kind"] == "StorageClass"]
+    configured = storage.provisioner_config(LAYOUT)["storageClassConfigs"]
+    assert {item["metadata"]["name"] for item in classes} == set(configured)
+    assert configured["shared-path"] == {"sharedFileSystemPath": "/state/shared-volumes"}
+    shared = next(item for item in classes if item["metadata"]["name"] == "shared-path")
+    assert shared["volumeBindingMode"] == "Immediate"
+    assert not shared["metadata"]["annotations"], "not the default class"

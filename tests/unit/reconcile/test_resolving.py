@@ -328,11 +328,51 @@ async def test_a_refused_change_leaves_what_serves() -> None:
     end(world, FAILED)
     await world.run("LLMDeployment", "support")
     assert condition(status(world), "Stalled") == ("True", "RevisionNotFound")
-    assert world.get("Deployment", "support") == before
+    assert world.get("Deployment", "support")["spec"]["template"] == before["spec"]["template"]
     world.edit("LLMDeployment", "support", model={"source": SOURCE})
     await world.run("LLMDeployment", "support")
     assert condition(status(world), "Stalled")[0] == "False", "the text of before is known"
     assert world.get("Deployment", "support")["spec"]["template"] == before["spec"]["template"]
+
+
+async def test_while_a_change_is_looked_up_the_rest_of_the_spec_is_followed() -> None:
+    world = World()
+    await resolved(world)
+    world.pod()
+    world.edit("LLMDeployment", "support", model={"source": SOURCE, "revision": "next"}, replicas=3, access={"networkPolicy": {}})
+    await world.run("LLMDeployment", "support")
+    assert condition(status(world), "ModelResolved") == ("False", "ModelResolving")
+    assert world.get("Deployment", "support")["spec"]["replicas"] == 3
+    assert f"{SOURCE}@{COMMIT}" in download(world)
+    assert world.find("NetworkPolicy", "support") is not None
+    assert condition(status(world), "Serving")[0] == "True"
+    world.writes()
+    await world.run("LLMDeployment", "support")
+    assert world.writes() == []
+
+
+async def test_a_bad_revision_is_rolled_back_while_the_next_one_is_looked_up() -> None:
+    world = World()
+    await resolved(world)
+    world.pod()
+    await world.run("LLMDeployment", "support")
+    good = world.get("Deployment", "support")["spec"]["template"]
+    world.edit("LLMDeployment", "support", model={"source": SOURCE}, engine={"args": {"seed": 1}})
+    await world.run("LLMDeployment", "support")
+    assert world.get("Deployment", "support")["spec"]["template"] != good
+    world.edit("LLMDeployment", "support", model={"source": SOURCE, "revision": "next"}, engine={"args": {"seed": 1}})
+    await world.run("LLMDeployment", "support")
+    crash = container("vllm", waiting=("CrashLoopBackOff", ""), ended=(2, "vllm: error: bad flag"), restarts=1)
+    world.pod("p2", ready=False, main=(crash,))
+    await world.run("LLMDeployment", "support")
+    assert world.get("Deployment", "support")["spec"]["template"] == good
+    assert condition(status(world), "RolledBack")[0] == "True"
+    failed = status(world)["rollout"]["failed"]
+    await world.run("LLMDeployment", "support")
+    assert status(world)["rollout"]["failed"] == failed, "it is not forgotten while it is not known what is asked for"
+    await answered(world, NEWER, pod="i2")
+    assert f"{SOURCE}@{NEWER}" in download(world)
+    assert condition(status(world), "RolledBack")[0] == "False"
 
 
 async def test_while_a_change_is_looked_up_adapters_still_come_and_go() -> None:

@@ -276,3 +276,15 @@ async def test_a_rank_whose_engines_crash_is_rolled_back_once_and_not_tried_in_a
     world.pod("p2", terminating=True)
     await world.run("LLMDeployment", "support")
     assert condition(world.status("LLMDeployment", "support"), "RolledBack")[0] == "False"
+
+
+async def test_a_surge_of_zero_that_is_taken_back_with_a_change_counts_no_more() -> None:
+    world = World()
+    world.deployment(replicas=3, rollout={"surge": 0})
+    await world.run("LLMDeployment", "support")
+    for name in ("p1", "p2", "p3"):
+        world.pod(name)
+    await world.run("LLMDeployment", "support")
+    world.edit("LLMDeployment", "support", model={"source": "pvc://models/tiny"}, replicas=3, engine={"args": {"seed": 1}})
+    await world.run("LLMDeployment", "support")
+    assert world.get("Deployment", "support")["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}

@@ -34,9 +34,11 @@ class World:
         assert isinstance(self.ctx.clock, FakeClock)
         assert isinstance(self.ctx.agents, FakePeers)
         assert isinstance(self.ctx.trainers, FakePeers)
+        assert isinstance(self.ctx.fills, FakePeers)
         assert isinstance(self.ctx.events, FakeEvents)
         self.cluster, self.clock = self.ctx.cluster, self.ctx.clock
         self.agents, self.trainers, self.events = self.ctx.agents, self.ctx.trainers, self.ctx.events
+        self.fills = self.ctx.fills
         home = {"namespace": "", "name": config.lease.namespace, "uid": "uid-home"}
         self.cluster.seed({"apiVersion": "v1", "kind": "Namespace", "metadata": home})
 

@@ -210,7 +210,8 @@ class FakePeers:
 def new_context(config: Config = CONFIG) -> Context:
     """Return a context of fakes; `wake` does nothing until a Runner replaces it."""
     clock, mirror = FakeClock(), Mirror()
-    return Context(FakeCluster(mirror), mirror, config, clock, FakeEvents(), FakePeers(clock), FakePeers(clock), lambda key, after=0: None)
+    peers = [FakePeers(clock) for _ in range(3)]
+    return Context(FakeCluster(mirror), mirror, config, clock, FakeEvents(), *peers, lambda key, after=0: None)
 
 
 def obj_of(kind: str, name: str = "one", namespace: str = "ml", **metadata: Any) -> dict[str, Any]:

@@ -8,9 +8,10 @@ import pytest
 from graftwork import names
 from graftwork.cluster.protocol import Object
 from graftwork.errors import NameTaken
+from graftwork.facts.quantity import quantity
 from graftwork.reconcile.children import apply_children, owned
 from graftwork.reconcile.context import Context
-from graftwork.reconcile.diff import needs_apply, quantity
+from graftwork.reconcile.diff import needs_apply
 
 from tests.unit.runtime.fakes import field_set, new_context, obj_of
 

@@ -233,6 +233,7 @@ def test_children_wake_their_owner(fleet: Mirror) -> None:
     assert owner_of(obj_of("ConfigMap", ownerReferences=[reference])) == DEPLOYMENT
     assert owner_of(obj_of("Pod", ownerReferences=[replica_set], labels={names.LABEL_DEPLOYMENT: "support"})) == DEPLOYMENT
     assert owner_of(obj_of("Pod", labels={names.LABEL_INSPECTS: "support"})) == DEPLOYMENT
+    assert owner_of(obj_of("Pod", labels={names.LABEL_FILLS: "support"})) == DEPLOYMENT
     assert owner_of(obj_of("Pod", labels={names.LABEL_JOB: "tickets"})) == JOB
     assert owner_of(obj_of("Pod", labels={names.LABEL_ADAPTER: "medical-8"})) == ADAPTER
     assert owner_of(obj_of("Job", labels={names.LABEL_SWEEP: "true"})) == SWEEP
