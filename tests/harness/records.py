@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tests.harness import grids
 from tests.harness.venv import ROOT
 
 FOLDER = ROOT / "docs" / "benchmarks"
@@ -101,7 +102,7 @@ def merged(name: str, before: dict[str, Any] | None, new: list[dict[str, Any]]) 
     """Return the record with the new figures in it; those that stay keep what they say of their measurement."""
     names = {each["figure"] for each in new}
     kept = [{**each, **stamp_of(each, before)} for each in before["figures"] if each["figure"] not in names] if before else []
-    figures = sorted(kept + new, key=lambda each: str(each["figure"]))
+    figures = sorted(kept + new, key=lambda each: grids.order(str(each["figure"])))
     shared = Counter(tuple(each[key] for key in STAMP) for each in new + kept).most_common(1)[0][0]  # of equally many, the new ones
     return {"name": name, **dict(zip(STAMP, shared, strict=True)), "figures": figures}
 
@@ -120,10 +121,16 @@ def table(record: dict[str, Any]) -> str:
         f"Rendered from `{record['name']}.json`, which has the samples.",
         "",
     ]
-    others = [_differences(each, record) for each in record["figures"]]
+    alone, titles = grids.split(record["figures"])
+    for title, figures in titles.items():
+        lines += [*grids.lines(title, figures, {str(each["figure"]): _differences(each, record) for each in figures}), ""]
+    if not alone:
+        return "\n".join(lines)
+    lines += ["## Other figures", ""] if titles else []
+    others = [_differences(each, record) for each in alone]
     columns = ["figure", "value", "limit", "holds", "samples", *(["measured otherwise"] if any(others) else [])]
     lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for each, other in zip(record["figures"], others, strict=True):
+    for each, other in zip(alone, others, strict=True):
         limit = "" if each["limit"] is None else f"{each['limit']:g} {each['unit']}"
         holds = {True: "yes", False: "**no**", None: ""}[each["holds"]]
         cells = [each["figure"], f"{each['value']:g} {each['unit']}", limit, holds, str(len(each["samples"])), *([other] if any(others) else [])]
