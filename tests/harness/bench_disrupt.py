@@ -32,6 +32,8 @@ from tests.harness.windows import Count, Request, Window, count, excused, fewest
 
 LOG = logging.getLogger("bench_disrupt")
 CLIENTS, TOKENS = 8, 32
+PAUSE_SECONDS = 0.7
+"""Clients that ask without a pause keep both cores busy, and engines that start take minutes then."""
 LOAD_SECONDS = 1200
 BEFORE = 16
 ENOUGH_SECONDS = 420
@@ -169,7 +171,7 @@ def measured(found: World, disruption: Disruption, wanted: int) -> dict[str, Out
 def watch(stack: ExitStack, side: Side) -> Watched:
     """Begin to ask and to look, and return when both work."""
     ready = stack.enter_context(Ready(side.kube, side.name))
-    load = stack.enter_context(Load(side.host, PORT, [MODEL], clients=CLIENTS, tokens=TOKENS, seconds=LOAD_SECONDS))
+    load = stack.enter_context(Load(side.host, PORT, [MODEL], clients=CLIENTS, tokens=TOKENS, seconds=LOAD_SECONDS, pause=PAUSE_SECONDS))
     load.wait_for(BEFORE)
     return Watched(side, load, ready)
 

@@ -48,12 +48,15 @@ class Tally:
 
 
 class Load:
-    """Clients in threads, from `with` to its end; bounded by `seconds` whatever happens."""
+    """Clients in threads, from `with` to its end; bounded by `seconds` whatever happens. `pause`: so long each waits after an answer."""
 
-    def __init__(self, host: str, port: int, models: list[str], *, clients: int = 4, tokens: int = 16, seconds: float = 300) -> None:
+    def __init__(
+        self, host: str, port: int, models: list[str], *, clients: int = 4, tokens: int = 16, seconds: float = 300, pause: float = 0
+    ) -> None:
         self.address = (host, port)
         self.models = models
         self.tokens = tokens
+        self.pause = pause
         self.tally = Tally()
         self._stop = threading.Event()
         self._epoch = 0
@@ -112,8 +115,8 @@ class Load:
             if not (keep and reusable):
                 connection.close()
                 connection = None
-            if request.failure:
-                self._stop.wait(FAILED_PAUSE_SECONDS)
+            if pause := max(self.pause, FAILED_PAUSE_SECONDS if request.failure else 0):
+                self._stop.wait(pause)
 
     def _request(self, connection: http.client.HTTPConnection, model: str, stream: bool, keep: bool) -> tuple[Request, bool]:
         body = {"model": model, "prompt": "The secret word is", "max_tokens": self.tokens, "ignore_eos": True, "temperature": 0, "stream": stream}

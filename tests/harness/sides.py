@@ -22,6 +22,10 @@ NAME = "disrupted"
 REPOSITORY = "acme/chat"
 PORT = 8000
 READY_SECONDS = 420
+UNBOUND = {"name": "VLLM_CPU_OMP_THREADS_BIND", "value": "nobind"}
+"""As on our side: by itself vLLM binds each engine to cores, and those of one machine to the same."""
+REQUESTS = {"requests": {"cpu": "20m", "memory": "128Mi"}}
+"""What our pods request by their agent. A pod that requests nothing gets nothing while others keep the cores busy, and would compare badly."""
 Pods = Sequence[Object]
 
 
@@ -156,8 +160,9 @@ class Plain(Side):
         spec: dict[str, Any] = made["spec"]["template"]["spec"]
         (engine,), (download,) = spec["containers"], spec["initContainers"]
         engine["command"] = [*engine["command"], *self.flags]
+        engine["resources"] = REQUESTS
         engine["image"] = self.reference or engine["image"]
-        engine["env"] = [*engine["env"], *ENGINE["env"]]
+        engine["env"] = [*engine["env"], *ENGINE["env"], UNBOUND]
         download["env"] = [*download["env"], {"name": "MODEL_REVISION", "value": self.revision}]
         return made, service
 
