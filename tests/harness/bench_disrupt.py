@@ -24,16 +24,16 @@ from tests.e2e.test_60_import import HUB_VARIABLE
 from tests.e2e.test_70_sources import Hub, model_files
 from tests.harness import install, records
 from tests.harness.bench_create import Bench
-from tests.harness.disrupt import DISRUPTIONS, Disruption, World, chosen, wait_settled
+from tests.harness.disrupt import DISRUPTIONS, Disruption, World, chosen, untag_image, wait_settled
 from tests.harness.load import Load
 from tests.harness.ready import Ready
 from tests.harness.sides import MODEL, PORT, REPOSITORY, Pods, Side, ours, theirs
 from tests.harness.windows import Count, Request, Window, count, excused, fewest, gone, within
 
 LOG = logging.getLogger("bench_disrupt")
-CLIENTS, TOKENS = 8, 32
-PAUSE_SECONDS = 0.7
-"""Clients that ask without a pause keep both cores busy, and engines that start take minutes then."""
+CLIENTS, TOKENS = 8, 16
+PAUSE_SECONDS, SHORT_PAUSE_SECONDS = 2.0, 0.1
+"""After an answer, while anything starts, and afterwards: clients that ask without a pause take the cores that starting engines need."""
 LOAD_SECONDS = 1200
 BEFORE = 16
 ENOUGH_SECONDS = 420
@@ -111,6 +111,7 @@ def world(bench: Bench) -> Iterator[World]:
                 yield found
             finally:
                 remove(found)
+                untag_image(found)
                 configure(system, f"{HUB_VARIABLE}-")
 
 
@@ -178,6 +179,8 @@ def watch(stack: ExitStack, side: Side) -> Watched:
 
 def until_enough(watched: Sequence[Watched], began: float, wanted: int) -> Window:
     """Return the window from `began` until each side was asked often enough in it."""
+    for each in watched:
+        each.load.pause = SHORT_PAUSE_SECONDS
     for each in watched:
         each.load.wait_until(lambda load=each.load: _asked(load, began) >= wanted, f"{wanted} requests of {each.side.name}", ENOUGH_SECONDS)  # type: ignore[misc]
     return Window(began, time.monotonic())

@@ -21,6 +21,7 @@ from tests.harness.sides import REPOSITORY, Ours, Plain, Pods, Side, identities
 
 RESYNC_SECONDS = 120
 ENGINE_PROCESS = "EngineCore"
+NODES = ("a", "b")
 
 
 @dataclass
@@ -95,11 +96,13 @@ def new_image(world: World, before: Before) -> None:
 
 def tag_image(world: World) -> None:
     """Give the engine's image a second name on both nodes."""
-    _ctr("tag", "--force", world.environment.images["engine-cpu"], _other_reference(world.environment.images["engine-cpu"]))
+    other = _other_reference(world.environment.images["engine-cpu"])
+    _ctr("tag", "--force", world.environment.images["engine-cpu"], other)
+    assert all(images_load.has_image(Layout.default().node(letter), other) for letter in NODES), f"there is no {other}"
 
 
 def untag_image(world: World) -> None:
-    """Take the second name away; the image stays."""
+    """Take the second name away, when no pod may start again by it; the image stays."""
     _ctr("rm", _other_reference(world.environment.images["engine-cpu"]))
 
 
@@ -177,7 +180,7 @@ DISRUPTIONS = {
     "drain": Disruption("kubectl drain", drain, 1, 1, prepare=spread),
     "flag": Disruption("flag change", edit_flag, 2, 2),
     "revision": Disruption("model revision", new_revision, 2, 2),
-    "image": Disruption("image change", new_image, 2, 2, prepare=tag_image, afterwards=untag_image),
+    "image": Disruption("image change", new_image, 2, 2, prepare=tag_image),
     "eviction": Disruption("eviction", evict, 1, 1),
     "scale-down": Disruption("scale-down 3 -> 2", two, 2, 1, prepare=three),
     "crash": Disruption("engine crash in 1 of 2 pods", kill_engine, 1, restarts=True),
@@ -231,8 +234,8 @@ def _other_reference(reference: str) -> str:
 
 
 def _ctr(*arguments: str) -> None:
-    for letter in ("a", "b"):
-        images_load.ctr(Layout.default().node(letter), "images", *arguments)
+    for letter in NODES:
+        images_load.ctr(Layout.default().node(letter), "images", *arguments, check=False)
 
 
 def _operator_metrics(system: Kube) -> str:
