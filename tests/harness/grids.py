@@ -46,8 +46,8 @@ def lines(title: str, figures: Sequence[Record], differences: Mapping[str, str])
     last = ["measured otherwise"] if any(others.values()) else []
     made = [f"## {title}", "", f"| {' | '.join(['', *columns, *last])} |", "|---" * (1 + len(columns) + len(last)) + "|"]
     for row in rows:
-        found = [cells.get((row, column), "") for column in columns]
-        made.append(f"| {' | '.join([row, *found, *([others[row]] if last else [])])} |")
+        values = [cells.get((row, column), "") for column in columns]
+        made.append(f"| {' | '.join([row, *values, *([others[row]] if last else [])])} |")
     limits = {column: each["limit"] for (_, _, column), each in named if each["limit"] is not None}
     if limits:
         made += ["", f"Limits: {', '.join(f'{column} {limit:g}' for column, limit in limits.items())}."]

@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,7 +108,7 @@ def merged(name: str, before: dict[str, Any] | None, new: list[dict[str, Any]]) 
     return {"name": name, **dict(zip(STAMP, shared, strict=True)), "figures": figures}
 
 
-def stamp_of(figure: dict[str, Any], record: dict[str, Any]) -> dict[str, str]:
+def stamp_of(figure: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, str]:
     """Return how a figure was measured: as it says itself, else as its record says."""
     return {key: str(figure.get(key, record[key])) for key in STAMP}
 
@@ -138,7 +139,7 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _differences(figure: dict[str, Any], record: dict[str, Any]) -> str:
+def _differences(figure: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     """Return what a figure's measurement does not share with its record."""
     words = {"command": "`{}`", "commit": "commit {}", "date": "{}", "machine": "{}"}
     return ", ".join(words[key].format(value) for key, value in stamp_of(figure, record).items() if value != record[key])
