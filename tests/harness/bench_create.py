@@ -48,6 +48,10 @@ class Sizes:
     created: int = 50
     edited: int = 10
     many: int = 300
+    requests: int = 500
+    """The least in each disruption, of each side."""
+    disruptions: str = ""
+    """Which, separated by commas; all of them when empty."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """A load client that retries nothing and believes nothing: a request counts only when it is complete to the last token.
 
 Half of the clients keep their connection, half open one per request; every second request streams. A request is complete with status 200, a
-finish_reason, the end marker (streams) and exactly the number of tokens that was asked for (`ignore_eos`).
+finish_reason, the end marker (streams) and exactly the number of tokens that was asked for (`ignore_eos`). Each request is kept with its times, so
+that what was lost can be told apart by when it was (tests/harness/windows.py).
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tests.harness.windows import Request
+
 STREAM_END = "[DONE]"
+FAILED_PAUSE_SECONDS = 0.05
+"""A refused connection fails in no time: without a pause, one pod that is gone would count thousands of requests."""
 
 
 @dataclass
@@ -23,27 +28,38 @@ class Tally:
     complete: int = 0
     streams: int = 0
     failures: list[str] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, failure: str, stream: bool) -> None:
+    def add(self, request: Request) -> None:
         """Count one request; an empty failure is a complete one."""
         with self.lock:
-            if failure:
-                self.failures.append(failure)
+            self.requests.append(request)
+            if request.failure:
+                self.failures.append(request.failure)
             else:
                 self.complete += 1
-                self.streams += stream
+                self.streams += request.stream
+
+    def all(self) -> list[Request]:
+        """Return the requests that have ended so far."""
+        with self.lock:
+            return list(self.requests)
 
 
 class Load:
-    """Clients in threads, from `with` to its end; bounded by `seconds` whatever happens."""
+    """Clients in threads, from `with` to its end; bounded by `seconds` whatever happens. `pause`: so long each waits after an answer."""
 
-    def __init__(self, host: str, port: int, models: list[str], *, clients: int = 4, tokens: int = 16, seconds: float = 300) -> None:
+    def __init__(
+        self, host: str, port: int, models: list[str], *, clients: int = 4, tokens: int = 16, seconds: float = 300, pause: float = 0
+    ) -> None:
         self.address = (host, port)
         self.models = models
         self.tokens = tokens
+        self.pause = pause
         self.tally = Tally()
         self._stop = threading.Event()
+        self._epoch = 0
         self._deadline = time.monotonic() + seconds
         self._progress = threading.Condition()
         self._threads = [threading.Thread(target=self._client, args=(number,), daemon=True) for number in range(clients)]
@@ -57,6 +73,10 @@ class Load:
         self._stop.set()
         for thread in self._threads:
             thread.join(timeout=90)
+
+    def reconnect(self) -> None:
+        """Let each client open a new connection for its next request, as a client does that is restarted between two."""
+        self._epoch += 1
 
     def wait_for(self, complete: int, timeout: float = 120) -> None:
         """Wait until that many more requests are complete."""
@@ -79,35 +99,46 @@ class Load:
     def _client(self, number: int) -> None:
         keep = number % 2 == 0
         connection: http.client.HTTPConnection | None = None
-        count = number
+        count, epoch = number, self._epoch
         while not self._stop.is_set() and time.monotonic() < self._deadline:
             count += 1
             stream = count % 2 == 0
+            if connection and epoch != self._epoch:
+                connection.close()
+                connection = None
             if connection is None:
-                connection = http.client.HTTPConnection(*self.address, timeout=120)
-            failure, reusable = self._request(connection, self.models[count % len(self.models)], stream, keep)
-            self.tally.add(failure, stream)
+                connection, epoch = http.client.HTTPConnection(*self.address, timeout=120), self._epoch
+            request, reusable = self._request(connection, self.models[count % len(self.models)], stream, keep)
+            self.tally.add(request)
             with self._progress:
                 self._progress.notify_all()
             if not (keep and reusable):
                 connection.close()
                 connection = None
+            if pause := max(self.pause, FAILED_PAUSE_SECONDS if request.failure else 0):
+                self._stop.wait(pause)
 
-    def _request(self, connection: http.client.HTTPConnection, model: str, stream: bool, keep: bool) -> tuple[str, bool]:
+    def _request(self, connection: http.client.HTTPConnection, model: str, stream: bool, keep: bool) -> tuple[Request, bool]:
         body = {"model": model, "prompt": "The secret word is", "max_tokens": self.tokens, "ignore_eos": True, "temperature": 0, "stream": stream}
         if stream:
             body["stream_options"] = {"include_usage": True}
         headers = {"Content-Type": "application/json", "Connection": "keep-alive" if keep else "close"}
+        began, answering = time.monotonic(), False
+
+        def ended(failure: str) -> Request:
+            return Request(began, time.monotonic(), stream, failure, cut=bool(failure) and stream and answering)
+
         try:
             connection.request("POST", "/v1/completions", json.dumps(body), headers)
             response = connection.getresponse()
+            answering = response.status == http.HTTPStatus.OK
             raw = response.read().decode(errors="replace")
         except (OSError, http.client.HTTPException) as error:
-            return f"{type(error).__name__}: {error}", False
+            return ended(f"{type(error).__name__}: {error}"), False
         reusable = response.getheader("Connection", "").lower() != "close"
-        if response.status != 200:
-            return f"HTTP {response.status}: {raw[:200]}", reusable
-        return (self._stream_failure(raw) if stream else self._answer_failure(raw)), reusable
+        if not answering:
+            return ended(f"HTTP {response.status}: {raw[:200]}"), reusable
+        return ended(self._stream_failure(raw) if stream else self._answer_failure(raw)), reusable
 
     def _answer_failure(self, raw: str) -> str:
         body = json.loads(raw)

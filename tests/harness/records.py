@@ -11,11 +11,13 @@ import os
 import platform
 import subprocess
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tests.harness import grids
 from tests.harness.venv import ROOT
 
 FOLDER = ROOT / "docs" / "benchmarks"
@@ -101,12 +103,12 @@ def merged(name: str, before: dict[str, Any] | None, new: list[dict[str, Any]]) 
     """Return the record with the new figures in it; those that stay keep what they say of their measurement."""
     names = {each["figure"] for each in new}
     kept = [{**each, **stamp_of(each, before)} for each in before["figures"] if each["figure"] not in names] if before else []
-    figures = sorted(kept + new, key=lambda each: str(each["figure"]))
+    figures = sorted(kept + new, key=lambda each: grids.order(str(each["figure"])))
     shared = Counter(tuple(each[key] for key in STAMP) for each in new + kept).most_common(1)[0][0]  # of equally many, the new ones
     return {"name": name, **dict(zip(STAMP, shared, strict=True)), "figures": figures}
 
 
-def stamp_of(figure: dict[str, Any], record: dict[str, Any]) -> dict[str, str]:
+def stamp_of(figure: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, str]:
     """Return how a figure was measured: as it says itself, else as its record says."""
     return {key: str(figure.get(key, record[key])) for key in STAMP}
 
@@ -120,10 +122,16 @@ def table(record: dict[str, Any]) -> str:
         f"Rendered from `{record['name']}.json`, which has the samples.",
         "",
     ]
-    others = [_differences(each, record) for each in record["figures"]]
+    alone, titles = grids.split(record["figures"])
+    for title, figures in titles.items():
+        lines += [*grids.lines(title, figures, {str(each["figure"]): _differences(each, record) for each in figures}), ""]
+    if not alone:
+        return "\n".join(lines)
+    lines += ["## Other figures", ""] if titles else []
+    others = [_differences(each, record) for each in alone]
     columns = ["figure", "value", "limit", "holds", "samples", *(["measured otherwise"] if any(others) else [])]
     lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for each, other in zip(record["figures"], others, strict=True):
+    for each, other in zip(alone, others, strict=True):
         limit = "" if each["limit"] is None else f"{each['limit']:g} {each['unit']}"
         holds = {True: "yes", False: "**no**", None: ""}[each["holds"]]
         cells = [each["figure"], f"{each['value']:g} {each['unit']}", limit, holds, str(len(each["samples"])), *([other] if any(others) else [])]
@@ -131,7 +139,7 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _differences(figure: dict[str, Any], record: dict[str, Any]) -> str:
+def _differences(figure: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     """Return what a figure's measurement does not share with its record."""
     words = {"command": "`{}`", "commit": "commit {}", "date": "{}", "machine": "{}"}
     return ", ".join(words[key].format(value) for key, value in stamp_of(figure, record).items() if value != record[key])

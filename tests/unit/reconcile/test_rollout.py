@@ -285,6 +285,5 @@ async def test_a_surge_of_zero_that_is_taken_back_with_a_change_counts_no_more()
     for name in ("p1", "p2", "p3"):
         world.pod(name)
     await world.run("LLMDeployment", "support")
-    world.edit("LLMDeployment", "support", model={"source": "pvc://models/tiny"}, replicas=3, engine={"args": {"seed": 1}})
-    await world.run("LLMDeployment", "support")
+    await edited(world, rollout={"surge": "auto"}, engine={"args": {"seed": 1}})
     assert world.get("Deployment", "support")["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
