@@ -53,7 +53,7 @@ class Reason(StrEnum):
     SOURCE_GATED = "SourceGated"  # the hub's repository is gated: accept its terms, and give the token of the account that did
     REVISION_NOT_FOUND = "RevisionNotFound"  # the repository has no such branch, tag or commit
     SOURCE_FILE_TOO_LARGE = "SourceFileTooLarge"  # a file of the repository is larger than the hub serves over plain HTTP
-    SOURCE_CHANGED = "SourceChanged"  # other files lie at the source than when it was resolved; the annotation graftwork.dev/refresh takes the new ones
+    SOURCE_CHANGED = "SourceChanged"  # the source has other files than when it was resolved; annotation graftwork.dev/refresh takes the new ones
     UNSUPPORTED_FORMAT = "UnsupportedFormat"  # the weights are not in safetensors files
     SOURCE_UNREACHABLE = "SourceUnreachable"  # the source does not answer; tried again
     MODEL_INVALID = "ModelInvalid"  # what lies at the source is not a model in Hugging Face layout
