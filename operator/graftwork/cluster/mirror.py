@@ -28,6 +28,7 @@ _INDEXED = (
     names.LABEL_JOB,
     names.LABEL_ADAPTER,
     names.LABEL_FILLS,
+    names.LABEL_INSPECTS,
     names.LABEL_PUBLISHED_BY,
     names.LABEL_SWEEP,
 )
