@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from graftwork.api import LLMDeployment
 from graftwork.facts.inspected import ModelFacts, Resolved
@@ -12,22 +13,31 @@ from graftwork.sizing.memory import GIB, MIB, Asked, Term
 
 Row = tuple[str, str, str]
 UNKNOWN = (
-    "Memory: not known, because nobody has looked the model up yet. The operator does that for an hf:// source before it makes a pod; "
+    "Memory: not known, because nobody has looked the model up yet. The operator does that for an hf:// or s3:// source before it makes a pod; "
     "--facts FILE or --model DIR tell it here."
 )
 
 
-def render(deployment: LLMDeployment, known: Resolved | None, *, computed: bool, downloaded: bool, gpu_bytes: int | None = None) -> str:
-    """Return the section. `computed`: the operator itself knows the facts, so that it computes what the pod asks for."""
+@dataclass(frozen=True)
+class How:
+    """How the model comes to the engine, and is served by it. `computed`: the operator itself knows the facts, and computes what the pod asks for."""
+
+    computed: bool
+    downloaded: bool
+    adapters: bool = True
+
+
+def render(deployment: LLMDeployment, known: Resolved | None, how: How, *, gpu_bytes: int | None = None) -> str:
+    """Return the section."""
     if known is None:
         return UNKNOWN
-    asked = sized.asked(deployment)
+    asked = sized.asked(deployment, adapters=how.adapters)
     if deployment.spec.accelerator.cpu:
         title, rows = "Memory of the engine, on CPUs:", list(_cpu(deployment, known.facts, asked))
     else:
         shared = f" (tensor {asked.tensor} x pipeline {asked.pipeline})" if asked.gpus > 1 else ""
         title, rows = f"Memory of each GPU{shared}:", list(_gpu(deployment, known.facts, asked, gpu_bytes))
-    pod = list(_pod(deployment, known if computed else None, known.facts, downloaded=downloaded))
+    pod = list(_pod(deployment, known if how.computed else None, known.facts, how))
     return f"{_table(title, rows)}\n\n{_table('Pod:', pod)}"
 
 
@@ -80,8 +90,8 @@ def _cpu(deployment: LLMDeployment, facts: ModelFacts, asked: Asked) -> Iterator
     yield _row(memory.lora_slots(facts, asked))
 
 
-def _pod(deployment: LLMDeployment, known: Resolved | None, facts: ModelFacts, *, downloaded: bool) -> Iterator[Row]:
-    found = sized.sizes(deployment, known, downloaded=downloaded)
+def _pod(deployment: LLMDeployment, known: Resolved | None, facts: ModelFacts, how: How) -> Iterator[Row]:
+    found = sized.sizes(deployment, known, downloaded=how.downloaded, adapters=how.adapters)
     if known is None:
         yield ("vllm", "", "has what spec.pod.resources says: only a model that the operator looks up (hf://, s3://) has computed requests")
     else:
@@ -95,11 +105,12 @@ def _pod(deployment: LLMDeployment, known: Resolved | None, facts: ModelFacts, *
             yield ("model", found.model, "room on the node for its files: their size x 1.1 + 256 MiB")
     clock = startup.engine_seconds(facts.weights_bytes, cpu=deployment.spec.accelerator.cpu, eager=deployment.spec.engine.enforce_eager)
     given = deployment.spec.rollout.deadline_seconds
-    how = "by the size of the weights" if given is None else "as spec.rollout.progressDeadline says"
+    seconds = min(given or clock, found.startup_seconds - startup.PROBE_MARGIN_SECONDS)
+    why = "by the size of the weights" if given is None else "as spec.rollout.progressDeadline says"
     yield (
         "startup",
-        f"{given or clock:.0f} s",
-        f"{how}, then a new revision is given up; the kubelet ends the engine after {found.startup_seconds} s",
+        f"{seconds:.0f} s",
+        f"{why}, then a new revision is given up; the kubelet ends the engine after {found.startup_seconds} s",
     )
 
 

@@ -47,13 +47,13 @@ def from_file(path: str, source: str) -> Resolved:
         if facts := _facts(holder):
             return known(facts, source)
     raise FileError(
-        f"{path} has no facts of a model; they are in .status.model.resolved of an LLMDeployment with an hf:// source (kubectl get -o json)"
+        f"{path} has no facts of a model; they are in .status.model.resolved of an LLMDeployment with an hf:// or s3:// source (kubectl get -o json)"
     )
 
 
 def seen(model: Mapping[str, Any], source: str) -> Resolved | None:
     """Return what a status says that the agents have read of a model, as facts."""
-    facts = _facts(model)
+    facts = _facts(model.get("facts")) or _facts(model)
     return known(facts, source) if facts else None
 
 

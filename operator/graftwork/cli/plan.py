@@ -71,7 +71,7 @@ def plan(
     wanted = _ranked(wanted, current or wanted)
     current = _ranked(current, current) if current else None
     alike = current is not None and _model(current) == _model(wanted)
-    was = _remembered(current) or (known if alike else None)
+    was = known if known and alike else _remembered(current)
     known = known or (was if alike else None)
     before, problems = (_children(current, config, was) if current else {}), _problems(wanted, known)
     after = before if problems else _children(wanted, config, known)
@@ -104,7 +104,8 @@ def _remembered(deployment: LLMDeployment | None) -> Resolved | None:
 def _memory(deployment: LLMDeployment, known: Resolved | None, gpu_bytes: int | None) -> str:
     source = sources.parse("spec.model.source", deployment.spec.model.source, sources.MODEL_KINDS)
     assert isinstance(source, Source), "a source that is none is a problem"
-    return memory.render(deployment, known, computed=source.resolved, downloaded=source.downloaded, gpu_bytes=gpu_bytes)
+    how = memory.How(source.resolved, source.downloaded and deployment.spec.cache.mode != "Shared", not _mode(deployment, known).without_lora)
+    return memory.render(deployment, known, how, gpu_bytes=gpu_bytes)
 
 
 def render(made: Plan) -> str:
@@ -163,13 +164,21 @@ def _problems(wanted: LLMDeployment, resolved: Resolved | None) -> tuple[str, ..
     source = sources.parse("spec.model.source", wanted.spec.model.source, sources.MODEL_KINDS)
     found = [] if isinstance(source, Source) else [source]
     found += [*engine.problems(wanted.spec.engine), *engine_combinations.problems(wanted)]
-    of_the_model = model_combinations.problem(wanted, resolved)
+    looked_up = isinstance(source, Source) and source.resolved
+    of_the_model = model_combinations.problem(wanted, resolved if looked_up else None)
     return tuple(f"{problem.reason}: {problem.message}" for problem in [*found, *([of_the_model] if of_the_model else [])])
 
 
 def _mode(deployment: LLMDeployment, resolved: Resolved | None) -> Mode:
     """Return how the model is served, as far as the operator has looked into it; a model that nobody knows is taken for one with adapters."""
-    return mode.of_facts(deployment, resolved.facts) if resolved else mode.ADAPTERS_ON
+    if resolved is None:
+        return mode.ADAPTERS_ON
+    source = sources.parse("spec.model.source", deployment.spec.model.source, sources.MODEL_KINDS)
+    return (
+        mode.of_facts(deployment, resolved.facts)
+        if isinstance(source, Source) and source.resolved
+        else mode.of_architecture(deployment, resolved.facts.architecture)
+    )
 
 
 def _children(deployment: LLMDeployment, config: Config, known: Resolved | None) -> dict[str, Manifest]:

@@ -50,7 +50,7 @@ def selector(deployment: str) -> dict[str, str]:
 def pod_template(deployment: LLMDeployment, inputs: Inputs, config: Config, template_hash: str) -> Manifest:
     """Return the template; its result is frozen in a ControllerRevision, so a newer Graftwork may well return another one."""
     spec, name = deployment.spec, deployment.metadata.name
-    sizes = sized.sizes(deployment, inputs.resolved, downloaded=inputs.downloaded)
+    sizes = sized.sizes(deployment, inputs.resolved, downloaded=inputs.downloaded, adapters=not inputs.mode.without_lora)
     return {
         "metadata": {
             "labels": pods.pod_labels(spec.pod, "vllm", name, names.LABEL_DEPLOYMENT),

@@ -13,7 +13,7 @@ from graftwork.plan import capacity, engine_fields
 from graftwork.plan.pods import Manifest
 from graftwork.sizing import memory, pod, startup
 from graftwork.sizing.memory import GIB, Asked
-from graftwork.sizing.pod import Need
+from graftwork.sizing.pod import Adapters, Need
 
 CPU_KV_SPACE = "VLLM_CPU_KVCACHE_SPACE"
 CPU_KV_SPACE_GIB = 1
@@ -44,18 +44,18 @@ class Sizes:
     """Size of the volume that the model is downloaded into."""
 
 
-def sizes(deployment: LLMDeployment, resolved: Resolved | None, *, downloaded: bool) -> Sizes:
-    """Return the sizes of a template; `downloaded`: each pod brings the model's files onto its node."""
+def sizes(deployment: LLMDeployment, resolved: Resolved | None, *, downloaded: bool, adapters: bool = True) -> Sizes:
+    """Return the sizes of a template; `downloaded`: each pod brings the model's files onto its node, `adapters`: its engine takes adapters."""
     spec = deployment.spec
     seconds = startup.probe_seconds(
-        resolved.facts.weights_bytes if resolved else 0,
+        resolved.facts.weights_bytes if resolved else None,
         cpu=spec.accelerator.cpu,
         eager=spec.engine.enforce_eager,
         deadline_seconds=spec.rollout.deadline_seconds,
     )
     if resolved is None:
         return Sizes(seconds)
-    wanted = need(deployment, resolved.facts)
+    wanted = need(deployment, resolved.facts, adapters=adapters)
     disk = pod.memory_quantity(pod.disk_bytes(resolved.files.bytes)) if downloaded else ""
     if wanted is None:
         return Sizes(seconds, resources=_beside(deployment, {"ephemeral-storage": disk} if disk else {}, {}), model=disk)
@@ -74,8 +74,8 @@ def _beside(deployment: LLMDeployment, requests: dict[str, str], limits: dict[st
     return {side: {key: value for key, value in amounts.items() if key not in named} for side, amounts in found.items()}
 
 
-def asked(deployment: LLMDeployment) -> Asked:
-    """Return what of the spec the memory of its GPUs depends on."""
+def asked(deployment: LLMDeployment, *, adapters: bool = True) -> Asked:
+    """Return what of the spec the memory of its GPUs depends on; `adapters`: its engine takes adapters."""
     spec = deployment.spec
     tensor, pipeline = _shared(deployment)
     return Asked(
@@ -85,21 +85,23 @@ def asked(deployment: LLMDeployment) -> Asked:
         dtype=spec.engine.dtype,
         kv_dtype=spec.engine.kv_cache_dtype or "auto",
         quantization=spec.engine.quantization or "",
-        slots=spec.adapters.max_loaded,
+        slots=spec.adapters.max_loaded if adapters else 0,
         rank=_rank(deployment),
     )
 
 
-def need(deployment: LLMDeployment, facts: ModelFacts) -> Need | None:
+def need(deployment: LLMDeployment, facts: ModelFacts, *, adapters: bool = True) -> Need | None:
     """Return what the engine asks of its node; None where its KV space cannot be read from the spec."""
     spec = deployment.spec
-    slots, adapter = spec.adapters.max_loaded, memory.adapter_bytes(facts, _rank(deployment))
-    weights = memory.weights(facts, Asked(dtype=spec.engine.dtype, quantization=spec.engine.quantization or "")).bytes or 0
+    most = spec.adapters.max_loaded
+    held = Adapters(most, capacity.kept_in_host_memory(most), memory.adapter_bytes(facts, _rank(deployment))) if adapters else Adapters()
+    weights = memory.weights(facts, Asked(dtype=spec.engine.dtype, quantization=spec.engine.quantization or "")).bytes or facts.weights_bytes
     limited = not _has_any(deployment, _HOST_MEMORY_FLAGS)
     if not spec.accelerator.cpu:
-        return pod.gpu_engine(max(1, spec.accelerator.gpus), weights, adapter, slots, limited=limited)
+        return pod.gpu_engine(max(1, spec.accelerator.gpus), weights, held, limited=limited)
     space = kv_space_bytes(deployment)
-    return None if space is None else pod.cpu_engine(weights, space, adapter, slots, limited=limited)
+    tensor, pipeline = _shared(deployment)
+    return None if space is None else pod.cpu_engine(weights, space, held, ranks=tensor * pipeline, limited=limited)
 
 
 def kv_space_bytes(deployment: LLMDeployment) -> int | None:

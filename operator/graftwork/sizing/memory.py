@@ -39,6 +39,8 @@ _ONLINE: dict[str, Fraction] = {
     "mxfp8": Fraction(33, 4),  # a scale of 8 bits for 32 values
     "mxfp4": Fraction(17, 4),
 }
+_OF_EXPERTS = ("int8_per_channel_weight_only", "experts_int8", "nvfp4_per_token")
+"""Methods that quantize, while loading, the experts of a mixture and nothing else (model_executor/layers/quantization/online)."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ def weights(facts: ModelFacts, asked: Asked) -> Term:
     """Return the weights of one GPU: shared evenly; what is repeated on each (norms) is too little to count."""
     if facts.quantization:
         total, how = facts.weights_bytes, f"{facts.weights_bytes} bytes of files ({facts.quantization})"
+    elif asked.quantization in _OF_EXPERTS:
+        return Term("weights", None, f"depends on the share of experts, which alone {asked.quantization} quantizes")
     elif asked.quantization in _ONLINE:
         total, how = _quantized(facts, _ONLINE[asked.quantization], asked)
     else:
@@ -154,6 +158,8 @@ def kv_cache(facts: ModelFacts, asked: Asked) -> Term:
 
 def lora_slots(facts: ModelFacts, asked: Asked) -> Term:
     """Return what is set aside for adapters in one GPU, used or not."""
+    if not asked.slots:
+        return Term("LoRA slots", 0, "none: adapters are off")
     values, why = _lora_values(facts, asked.tensor)
     if values is None or not facts.layers:
         return Term("LoRA slots", None, why)
@@ -188,6 +194,6 @@ def _mlp_width(facts: ModelFacts, attention: int) -> int | None:
     return width if 0 < width <= _PLAUSIBLE_WIDTH * facts.hidden_size else None
 
 
-def adapter_bytes(facts: ModelFacts, rank: int) -> int:
-    """Return what one adapter of this rank takes in host memory; 0 where that is not known."""
-    return lora_slots(facts, Asked(slots=1, rank=rank)).bytes or 0
+def adapter_bytes(facts: ModelFacts, rank: int) -> int | None:
+    """Return what one adapter of this rank takes in host memory; None where that is not known."""
+    return lora_slots(facts, Asked(slots=1, rank=rank)).bytes

@@ -35,8 +35,13 @@ def engine_seconds(weights_bytes: int, *, cpu: bool, eager: bool) -> float:
     return min(MOST_SECONDS, max(CPU_SECONDS if cpu else LEAST_SECONDS, wanted))
 
 
-def probe_seconds(weights_bytes: int, *, cpu: bool, eager: bool, deadline_seconds: float | None) -> int:
-    """Return after how long the kubelet ends an engine that does not answer; `deadline_seconds` None is `progressDeadline: auto`."""
+def probe_seconds(weights_bytes: int | None, *, cpu: bool, eager: bool, deadline_seconds: float | None) -> int:
+    """Return after how long the kubelet ends an engine that does not answer; `deadline_seconds` None is `progressDeadline: auto`.
+
+    `weights_bytes` None: not known when the template is made, so that the longest start must be possible; the rollout's clock knows them later.
+    """
+    if weights_bytes is None:
+        return ceil(max(MOST_SECONDS, deadline_seconds or 0.0) + PROBE_MARGIN_SECONDS)
     clock = max(engine_seconds(weights_bytes, cpu=cpu, eager=eager), deadline_seconds or 0.0)
     return max(LEAST_PROBE_SECONDS, ceil(clock + PROBE_MARGIN_SECONDS))
 

@@ -37,7 +37,7 @@ Memory of each GPU:
 
 Pod:
   requests            cpu 3, memory 6880Mi, ephemeral-storage 17114Mi, beside what spec.pod.resources says
-  limits              memory 31125Mi, beside what spec.pod.resources says
+  limits              memory 53203Mi, beside what spec.pod.resources says
   memory    6.72 GiB  is requested: 4 GiB + 1 GPU x (2 GiB + 8 adapters x 92 MiB)
   /dev/shm       2Gi  memory of the pod, counted against its limit
   model      17114Mi  room on the node for its files: their size x 1.1 + 256 MiB
@@ -125,6 +125,27 @@ def test_the_status_of_what_runs_has_the_facts() -> None:
 )
 def test_facts_of_another_model_are_not_taken(current: LLMDeployment) -> None:
     assert plan(deployment(), current).memory == UNKNOWN
+
+
+def test_what_agents_have_read_of_a_claim_has_its_shapes_and_its_quantization() -> None:
+    spec = {"model": {"source": "pvc://models/m"}}
+    facts = {"fingerprint": "sha256:" + "1" * 64, "architecture": "Q", "parameters": 800, "weightsBytes": 9 * 2**30, "quantization": "fp8"}
+    model = {
+        "architecture": "Q",
+        "parameters": 800,
+        "weightsBytes": 9 * 2**30,
+        "facts": {**facts, "layers": 2, "heads": 4, "kvHeads": 2, "headDim": 16},
+    }
+    made = plan(deployment(**spec), deployment({"model": model}, **spec))
+    assert "weights      9.00 GiB  9663676416 bytes of files (fp8)" in made.memory
+    assert "do not say how many layers" not in made.memory
+
+
+def test_facts_that_are_given_make_no_difference_by_themselves() -> None:
+    now = deployment({"model": {"resolved": resolved(QWEN3_06B).to_object()}})
+    made = plan(deployment(), now, known=resolved(LLAMA_3_8B))
+    assert made.diff == ""
+    assert "8030261248 parameters" in made.memory
 
 
 def test_what_agents_have_read_of_a_bucket_is_enough_for_the_weights() -> None:

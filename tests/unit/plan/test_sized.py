@@ -19,7 +19,7 @@ CONFIG = Config.model_validate(
 )
 LLAMA = resolved(LLAMA_3_8B)
 # Llama-3-8B: an adapter of rank 16 has 96460800 bytes (test_memory); 4 GiB + 2 GiB + 8 x 96460800 = 6.72 GiB; 2 x + 16060522496 + 2 GiB = 30.4 GiB
-LLAMA_GPU = {"requests": {"cpu": "3", "memory": "6880Mi", "ephemeral-storage": "17105Mi"}, "limits": {"memory": "31125Mi"}}
+LLAMA_GPU = {"requests": {"cpu": "3", "memory": "6880Mi", "ephemeral-storage": "17105Mi"}, "limits": {"memory": "53203Mi"}}
 
 
 def deployment(**spec: Any) -> LLMDeployment:
@@ -53,7 +53,7 @@ def test_without_facts_nothing_is_computed() -> None:
     assert engine(made)["resources"] == {"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "1"}}
     assert volume(made, "shm") == {"medium": "Memory"}
     assert volume(made, "model") == {}
-    assert engine(made)["startupProbe"]["failureThreshold"] == 3600
+    assert engine(made)["startupProbe"]["failureThreshold"] == 21660
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,11 @@ def test_without_facts_nothing_is_computed() -> None:
         ({"requests": {"memory": "40Gi"}}, {"cpu": "3", "ephemeral-storage": "17105Mi", "memory": "40Gi"}, {}),
         # a request of ours above the limit would be refused by the API server
         ({"limits": {"memory": "4Gi"}}, {"cpu": "3", "ephemeral-storage": "17105Mi"}, {"memory": "4Gi"}),
-        ({"limits": {"cpu": 8}}, {"memory": "6880Mi", "ephemeral-storage": "17105Mi"}, {"memory": "31125Mi", "cpu": "8"}),
+        ({"limits": {"cpu": 8}}, {"memory": "6880Mi", "ephemeral-storage": "17105Mi"}, {"memory": "53203Mi", "cpu": "8"}),
         (
             {"requests": {"ephemeral-storage": "1Gi", "example.com/nic": 1}},
             {"cpu": "3", "memory": "6880Mi", "ephemeral-storage": "1Gi", "example.com/nic": "1"},
-            {"memory": "31125Mi"},
+            {"memory": "53203Mi"},
         ),
     ],
 )
@@ -80,9 +80,9 @@ def test_a_resource_that_the_spec_names_is_its_own(given: dict[str, Any], reques
     ("spec", "cpu", "memory", "limit", "shm"),
     [
         # 2.5 + 1503264768 + 1 GiB + 2 x 8 x 34837120
-        ({}, "500m", "5550Mi", "12123Mi", "1Gi"),
-        ({"engine": {"env": [{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "4"}]}}, "500m", "8622Mi", "18267Mi", "1Gi"),
-        ({"engine": {"dtype": "float32"}}, "500m", "6983Mi", "14990Mi", "1Gi"),
+        ({}, "500m", "5550Mi", "19831Mi", "1Gi"),
+        ({"engine": {"env": [{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "4"}]}}, "500m", "8622Mi", "25975Mi", "1Gi"),
+        ({"engine": {"dtype": "float32"}}, "500m", "6983Mi", "22698Mi", "1Gi"),
         ({"engine": {"args": {"kv_offloading_size": 4}}}, "500m", "5550Mi", None, "1Gi"),
         ({"engine": {"args": {"mm-processor-cache-type": "shm"}}}, "500m", "5550Mi", None, None),  # as much of /dev/shm as mm-processor-cache-gb says
     ],
