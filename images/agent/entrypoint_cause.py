@@ -28,11 +28,13 @@ _KNOWN = re.compile(
     r"|No working C\+\+ compiler"
 )
 # What a status shows everybody who may read it: no value that is called a secret, stands in a URL before the host, or looks like a well-known token.
-_NAMED = r"(?<![a-z])(api[-_]?key|access[-_]?key(?:[-_]?id)?|token|secret|password|authorization)(['\"]?\s*[=:]\s*)(['\"]?)[^\s'\",)}]+"
+_NAMES = r"api[-_]?key|access[-_]?key(?:[-_]?id)?|token|secret|passw(?:or)?d|authorization"
+_NAMED = rf"(?<![a-z])({_NAMES})(['\"]?\s*[=:]\s*)([\[(]*['\"]?)[^\s'\",)}}\]]+"
 _SECRETS = (
     (re.compile(r"\b(bearer|basic) [\w.~+/=-]{8,}", re.IGNORECASE), r"\1 ***"),
     (re.compile(_NAMED, re.IGNORECASE), r"\1\2\3***"),
     (re.compile(r"://[^/\s@]+@"), "://***@"),
+    (re.compile(r"(://[^\s?'\"]+)\?[^\s'\",)]+"), r"\1?***"),  # presigned: the query is the key
     (re.compile(r"\b(hf_|sk-|ghp_|AKIA|ASIA)[A-Za-z0-9_-]{8,}"), r"\1***"),
 )
 _NOISE = ("resource_tracker", "leaked semaphore", "leaked shared_memory", "warnings.warn(", "For further information visit")

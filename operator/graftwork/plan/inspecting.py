@@ -10,7 +10,7 @@ from graftwork.api import LLMDeployment
 from graftwork.api.common import PodSettings
 from graftwork.config import Config
 from graftwork.facts.inspected import DEADLINE_SECONDS, KEPT_SECONDS, RETRIES, answered
-from graftwork.plan import credentials, identity, jobs, pods
+from graftwork.plan import credentials, identity, jobs, pods, revisions
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source, pinned
 
@@ -34,7 +34,7 @@ def key(deployment: LLMDeployment) -> str:
 def inspect_job(deployment: LLMDeployment, source: Source, config: Config) -> Manifest:
     """Return the Job. What another attempt cannot help fails it at once; a source that does not answer is tried again."""
     name, secret = deployment.metadata.name, deployment.spec.model.credentials_secret
-    return jobs.job(
+    made = jobs.job(
         {"name": names.inspect_job(name, key(deployment)), "labels": {names.LABEL_INSPECTS: name}},
         template={"labels": pods.pod_labels(PodSettings(), "inspect", name, names.LABEL_INSPECTS)},
         containers=[_inspect(deployment, source, config)],
@@ -47,6 +47,8 @@ def inspect_job(deployment: LLMDeployment, source: Source, config: Config) -> Ma
         activeDeadlineSeconds=DEADLINE_SECONDS,
         ttlSecondsAfterFinished=KEPT_SECONDS,
     )
+    made["metadata"]["annotations"] = {names.ANNOTATION_TEMPLATE_HASH: _ways(made)}
+    return made
 
 
 def _placement(deployment: LLMDeployment) -> Manifest:
@@ -57,14 +59,19 @@ def _placement(deployment: LLMDeployment) -> Manifest:
 
 
 def overtaken(live: Manifest, wanted: Manifest) -> bool:
-    """Return whether a Job that exists would be made with another image, or with other ways to a node, by the present spec and configuration."""
-    return _ways(live) != _ways(wanted)
+    """Return whether a Job that exists would be made with another image, or with other ways to a node, by the present spec and configuration.
+
+    What was asked for is compared, not what is there: admission may change every Job.
+    """
+    asked = revisions.stored_hash(live)
+    return bool(asked) and asked != revisions.stored_hash(wanted)
 
 
-def _ways(job: Manifest) -> list[object]:
+def _ways(job: Manifest) -> str:
     spec = job["spec"]["template"]["spec"]
     ways = [spec.get(name) or None for name in ("tolerations", "priorityClassName", "imagePullSecrets")]
-    return [*ways, [container["image"] for container in spec["containers"]]]
+    text = json.dumps([*ways, [container["image"] for container in spec["containers"]]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _inspect(deployment: LLMDeployment, source: Source, config: Config) -> Manifest:

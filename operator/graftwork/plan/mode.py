@@ -6,6 +6,8 @@ adapters ends an engine that is started with --enable-lora (v1/worker/lora_model
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graftwork.api import LLMDeployment
@@ -41,10 +43,40 @@ ADAPTERS_OFF = Mode(without_lora=_UNKNOWN)
 def of_architecture(deployment: LLMDeployment, architecture: str) -> Mode:
     """Return the mode of a model of which nothing but the architecture is known.
 
-    An image of the spec's own may hold a version that takes adapters where the pinned one does not, so it is started with them.
+    An image of the spec's own may hold a version that takes adapters where the pinned one does not, so it is started with them; so is a model that
+    Transformers' own code serves, whatever its class in vLLM can.
     """
-    known = None if deployment.spec.engine.image else TABLES.architecture(TABLES.served_as(architecture))
+    given = _given(deployment)
+    if deployment.spec.engine.image or given.get("model-impl") == "transformers" or "hf-config-path" in given:
+        return ADAPTERS_ON
+    architecture = _overridden(given.get("hf-overrides")) or architecture
+    known = TABLES.architecture(TABLES.served_as(architecture))
     return ADAPTERS_ON if known is None or known.lora else Mode(without_lora=architecture)
+
+
+def _given(deployment: LLMDeployment) -> dict[str, object]:
+    """Return engine.args by flag; parts of one (`hf-overrides.architectures`) as an object."""
+    found: dict[str, object] = {}
+    for name, value in deployment.spec.engine.args.items():
+        head, _, part = name.partition(".")
+        flag = engine_fields.flag(head)
+        found[flag] = {part: value} if part else value
+    return found
+
+
+def _overridden(overrides: object) -> str:
+    """Return the architecture that --hf-overrides names, if it names one; the flag is JSON, and so may be the value of its part."""
+    value = _json(overrides)
+    named = _json(value.get("architectures")) if isinstance(value, Mapping) else None
+    first = named[0] if isinstance(named, list) and named else named
+    return first if isinstance(first, str) else ""
+
+
+def _json(value: object) -> object:
+    try:
+        return json.loads(value) if isinstance(value, str) and value[:1] in ("{", "[") else value
+    except ValueError:
+        return None
 
 
 def of_facts(deployment: LLMDeployment, facts: ModelFacts) -> Mode:

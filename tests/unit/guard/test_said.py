@@ -98,6 +98,12 @@ def test_a_folder_that_takes_no_file_does_not_stop_the_start(tmp_path: Path, cap
         ("ValueError: Authorization: Bearer hunter2hunter2", "ValueError: Authorization: *** ***"),
         ("OSError: hf_hunter2hunter2 was refused", "OSError: hf_*** was refused"),
         (
+            "aiohttp.ClientError: https://s3.example.com/cat.png?X-Amz-Credential=hunter2&X-Amz-Signature=hunter2 answered 403",
+            "aiohttp.ClientError: https://s3.example.com/cat.png?*** answered 403",
+        ),
+        ("ValueError: {'api_key': ['hunter2']}", "ValueError: {'api_key': ['***']}"),
+        ("ValueError: passwd=hunter2", "ValueError: passwd=***"),
+        (
             "vllm: error: argument --max-num-batched-tokens: invalid int value: 'x'",
             "vllm: error: argument --max-num-batched-tokens: invalid int value: 'x'",
         ),

@@ -44,6 +44,22 @@ def test_the_mode_follows_from_the_facts(architecture: str, found: dict[str, Any
     assert mode.of_facts(IMAGE, facts(architecture, **found)) == ADAPTERS_ON, "what another version takes nobody knows"
 
 
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ({"model-impl": "transformers"}, ADAPTERS_ON),
+        ({"model_impl": "vllm"}, Mode(without_lora="FalconMambaForCausalLM")),
+        ({"hf-overrides": '{"architectures": ["Qwen3ForCausalLM"]}'}, ADAPTERS_ON),
+        ({"hf-overrides.architectures": '["NomicBertModel"]'}, Mode(without_lora="NomicBertModel")),
+        ({"hf-overrides": "no JSON"}, Mode(without_lora="FalconMambaForCausalLM")),
+        ({"hf-config-path": "/elsewhere"}, ADAPTERS_ON),
+    ],
+    ids=str,
+)
+def test_flags_that_change_the_class_count(args: dict[str, Any], expected: Mode) -> None:
+    assert mode.of_facts(deployment(engine={"args": args}), facts("FalconMambaForCausalLM")) == expected
+
+
 @pytest.mark.parametrize("name", ["runner", "convert"])
 def test_who_says_the_task_gets_no_second_word(name: str) -> None:
     said = deployment(engine={"args": {name: "auto"}})

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+from graftwork.plan import mode
+from graftwork.plan.mode import ADAPTERS_ON
+
 from tests.unit.reconcile.test_resolving import inspect_pod, word
 from tests.unit.reconcile.world import World
 from tests.unit.status.seen import BASE, condition
@@ -113,6 +117,34 @@ async def test_a_reranker_of_a_hub_is_served_without_adapters_from_its_first_pod
     assert len(revisions(world)) == 1
     message = next(item["message"] for item in found["conditions"] if item["type"] == "ModelResolved")
     assert "serves classify; adapters are off" in message
+
+
+async def test_a_table_that_says_otherwise_takes_no_adapters_from_engines_that_have_served_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    with monkeypatch.context() as before:
+        before.setattr(mode, "of_architecture", lambda *_: ADAPTERS_ON)
+        await looked_up(world, {"architecture": MAMBA})
+        world.pod()
+        await world.run("LLMDeployment", "support")
+    assert lora(world) is ON
+    await world.run("LLMDeployment", "support")
+    assert lora(world) is ON
+    world.pod(ready=False)
+    await world.run("LLMDeployment", "support")
+    assert lora(world) is ON, "it was good, and its node has only lost its readiness"
+    assert len(revisions(world)) == 1
+
+
+async def test_a_table_that_knows_more_gives_adapters_with_the_next_edit_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    await looked_up(world, {"architecture": MAMBA})
+    monkeypatch.setattr(mode, "of_architecture", lambda *_: ADAPTERS_ON)
+    await world.run("LLMDeployment", "support")
+    assert lora(world) is OFF
+    assert len(revisions(world)) == 1
+    world.edit("LLMDeployment", "support", engine={"args": {"seed": 1}})
+    await world.run("LLMDeployment", "support")
+    assert lora(world) is ON
 
 
 async def test_the_runner_is_written_only_where_vllm_would_choose_another() -> None:

@@ -246,6 +246,19 @@ async def test_a_job_that_has_not_begun_follows_the_spec() -> None:
     assert job(world)["metadata"]["uid"] == second, "what runs is not disturbed"
 
 
+async def test_a_job_that_admission_has_changed_is_not_made_again() -> None:
+    world = World()
+    await asked(world)
+    live = job(world)
+    spec = live["spec"]["template"]["spec"]
+    (inspect,) = spec["containers"]
+    changed = {**spec, "imagePullSecrets": [{"name": "mirror"}], "containers": [{**inspect, "image": "mirror.example.com/agent:1"}]}
+    world.cluster.seed({**live, "spec": {**live["spec"], "template": {**live["spec"]["template"], "spec": changed}}})
+    world.writes()
+    await world.run("LLMDeployment", "support")
+    assert world.writes() == []
+
+
 async def test_another_name_of_the_same_commit_rolls_nothing() -> None:
     world = World()
     await resolved(world)
