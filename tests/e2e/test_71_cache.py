@@ -176,7 +176,10 @@ def test_a_full_disk_is_named_and_heals_while_the_old_revision_serves(kube: Kube
 
 def test_what_nobody_uses_any_more_goes_with_the_next_fill(kube: Kube, served: Service, begun: Hub, disk: Disk) -> None:
     second = begun.commit("acme/gated")
-    kube.wait("llmdeployment", NAME, lambda item: item["status"]["replicas"] == 1, LOOK_SECONDS, "the old pod to end")
+    serving = {pod["metadata"]["name"] for pod in served.pods()}
+    for pod in kube.list("pods", f"graftwork.dev/deployment={NAME}"):
+        if pod["metadata"]["name"] not in serving:  # it mounts its revision until it is gone
+            kube.run("wait", "--for=delete", f"pod/{pod['metadata']['name']}", f"--timeout={FILL_SECONDS}s")
     third = begun.moved("acme/gated", "notes.txt", b"the third revision")
     kube.run("annotate", "llmdeployment", NAME, "graftwork.dev/refresh=third", "--overwrite")
     kube.wait(
