@@ -45,7 +45,15 @@ def test_stored_object_is_short(objects: Objects) -> None:
         "replicas": 1,
         "adapters": {"maxLoaded": 8, "maxRank": "auto"},
         "service": {"port": 8000},
-        "rollout": {"drainSeconds": 8, "answerSeconds": 300, "surge": "auto", "progressDeadline": "auto", "autoRollback": True},
+        "rollout": {
+            "drainSeconds": 8,
+            "answerSeconds": 300,
+            "surge": "auto",
+            "progressDeadline": "auto",
+            "autoRollback": True,
+            "upgradePolicy": "WithNextChange",
+        },
+        "cache": {"mode": "auto", "size": "auto", "keep": 2},
     }
 
 

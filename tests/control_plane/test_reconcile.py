@@ -91,11 +91,13 @@ def known_model(obj: dict[str, Any]) -> dict[str, Any]:
     """Return `status.model` as a look at the source left it: of the case, or of a bucket that the case says nothing of; nothing for a claim."""
     model: dict[str, Any] = (obj.get("status") or {}).get("model") or {}
     source = (obj["spec"].get("model") or {}).get("source") or ""
-    if "resolved" in model or obj["kind"] != "LLMDeployment" or not source.startswith("s3://"):
-        return model if "resolved" in model else {}
+    if obj["kind"] != "LLMDeployment" or not ("resolved" in model or source.startswith("s3://")):
+        return {}
+    key = inspecting.key(LLMDeployment.from_object(obj))
+    if "resolved" in model:
+        return {**model, "resolved": {**model["resolved"], "key": key}}
     facts = {"fingerprint": "sha256:" + "1" * 64, "architecture": "Qwen3ForCausalLM", "parameters": 3, "weightsBytes": 6}
     files = {"count": 3, "bytes": 7, "largestBytes": 6, "digest": "sha256:" + "e" * 64}
-    key = inspecting.key(LLMDeployment.from_object(obj))
     return {"resolved": {"key": key, "source": source, "revision": "e" * 64, "files": files, "facts": facts}}
 
 
