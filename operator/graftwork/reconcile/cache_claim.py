@@ -85,7 +85,7 @@ def class_problem(scene: Scene) -> Problem | None:
         return None
     text = (
         f"spec.cache.storageClass is {wanted}, and claim {scene.claim_name} has class {present}, which never changes: set it back, or, with "
-        "spec.replicas 0, delete the claim, which is made anew and filled again"
+        "spec.replicas 0, delete the claim, which is made anew and filled again; wait for ModelCached before you set spec.replicas back"
     )
     return Problem(Reason.INVALID_SPEC, text)
 
@@ -104,7 +104,8 @@ async def ensure(scene: Scene, sizes: Sequence[int]) -> tuple[int, str]:
         if not grows:
             remedy = (
                 f"The claim has {request}, {cache.shown(wanted)} are needed, and {found or 'its class'} lets no claim grow: lower spec.cache.keep, "
-                f"or, with spec.replicas 0, delete claim {scene.claim_name}: it is made anew with {cache.shown(wanted)} and filled again"
+                f"or, with spec.replicas 0, delete claim {scene.claim_name}: it is made anew with {cache.shown(wanted)} and filled "
+                "again; wait for ModelCached before you set spec.replicas back"
             )
     size = cache.shown(wanted) if deployment.spec.cache.size == "auto" else str(deployment.spec.cache.size)
     if scene.claim is not None and (wanted <= present or not grows):

@@ -52,11 +52,16 @@ async def follow(ctx: Context, obj: Object, deployment: LLMDeployment, source: S
         return await _shared(scene, decision)
     ctx.fills.watch(scene.key, [])
     await end(scene, scene.jobs)
-    known = Caching(decision.mode, decision.why, held=facts.held(deployment.status))
+    known = Caching(decision.mode, decision.why, held=_held(scene))
     if decision.problem is None:
         return known
     stopped = replace(known, waiting=True, problem=decision.problem, again_seconds=observe.REFUSED_SECONDS)
     return replace(stopped, claim=scene.claim_name, key=scene.wanted, phase=FAILED)
+
+
+def lying(ctx: Context, obj: Object, deployment: LLMDeployment, source: Source) -> tuple[Held, ...]:
+    """Return the revisions that lie in the claim, where nothing is to be brought."""
+    return _held(gather(ctx, obj, deployment, source, None))
 
 
 def where(caching: Caching) -> Cached | None:

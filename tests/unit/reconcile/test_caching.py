@@ -287,6 +287,45 @@ async def test_a_claim_that_is_gone_is_made_and_filled_again(world: World) -> No
     assert document(world)["key"] == FIRST
 
 
+async def test_no_pod_is_made_on_a_new_claim_before_it_is_filled(world: World) -> None:
+    await served(world)
+    world.edit("LLMDeployment", "support", replicas=0)
+    await run(world)
+    await world.cluster.delete("Pod", "ml", "p1")
+    await world.cluster.delete("PersistentVolumeClaim", "ml", "support-cache")
+    world.edit("LLMDeployment", "support", replicas=3)
+    for _ in range(3):
+        await run(world)
+        assert world.get("Deployment", "support")["spec"]["replicas"] == 0
+    assert condition(status(world), "Reconciling") == ("True", "CacheFilling")
+    await filled(world, "f2")
+    assert world.get("Deployment", "support")["spec"]["replicas"] == 3
+
+
+async def test_pods_that_are_there_stay_when_their_claim_is_gone_and_no_more_are_made(world: World) -> None:
+    await served(world)
+    await world.cluster.delete("PersistentVolumeClaim", "ml", "support-cache")
+    world.edit("LLMDeployment", "support", replicas=3)
+    await run(world)
+    assert world.get("Deployment", "support")["spec"]["replicas"] == 1
+
+
+async def test_a_revision_to_go_back_to_is_known_to_lie_in_the_claim_though_the_spec_is_of_no_cache(world: World) -> None:
+    await served(world)
+    template = world.get("Deployment", "support")["spec"]["template"]
+    world.edit("LLMDeployment", "support", cache={"mode": "PerPod"}, replicas=2)
+    await run(world)
+    assert [item["key"] for item in status(world)["cache"]["models"]] == [FIRST]
+    LLMDeploymentStatus.model_validate(status(world))
+    world.edit("LLMDeployment", "support", cache={**SHARED, "storageClass": "others"}, replicas=3)
+    await run(world)
+    assert condition(status(world), "Stalled") == ("True", "InvalidSpec")
+    world.edit("LLMDeployment", "support", cache=SHARED)
+    await run(world)
+    assert (world.get("Deployment", "support")["spec"]["template"], world.get("Deployment", "support")["spec"]["replicas"]) == (template, 3)
+    assert fills(world) == []
+
+
 async def test_a_full_disk_is_named_with_what_to_do_and_the_old_revision_serves(world: World) -> None:
     await served(world)
     before = world.get("Deployment", "support")
