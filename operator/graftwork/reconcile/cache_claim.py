@@ -38,6 +38,8 @@ class Scene:
     """The key of the revision that the spec asks for."""
     applied: str
     """The template hash of what the Deployment has."""
+    frozen: bool = False
+    """Whether a stored template of the spec says how the weights come to its pods: that is not decided any more."""
 
     @property
     def claim_name(self) -> str:

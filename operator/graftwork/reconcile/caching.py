@@ -45,7 +45,7 @@ async def follow(ctx: Context, obj: Object, deployment: LLMDeployment, source: S
         before = deployment.status.get("cache") or {}
         why = str(before.get("why") or "") if before.get("mode") == frozen else ""
         decision = Decision(frozen, why or "as the stored template of this spec was made")
-        scene = replace(scene, wanted=cache.mounted(template.get("spec") or {}, scene.claim_name) or scene.wanted)
+        scene = replace(scene, wanted=cache.mounted(template.get("spec") or {}, scene.claim_name) or scene.wanted, frozen=True)
     else:
         decision = await _decide(scene)
     if decision.mode == "Shared" and decision.problem is None:
@@ -193,10 +193,10 @@ def _unbound(scene: Scene, pods: Sequence[Pod]) -> float | None:
 
 
 async def _volumeless(scene: Scene, filling: Caching, job: Object) -> Caching:
-    """Say that no volume is found for the claim, or, where it was our choice, do without a shared cache."""
+    """Say that no volume is found for the claim, or, where it is our choice to make still, do without a shared cache."""
     found = scene.classes(await scene.ctx.cluster.list("StorageClass", None))
     text = f"claim {scene.claim_name} (ReadWriteMany) has had no volume for {UNBOUND_SECONDS / 60:.0f} minutes{f', of {found}' if found else ''}"
-    if scene.deployment.spec.cache.mode == "auto":
+    if scene.deployment.spec.cache.mode == "auto" and not scene.frozen:
         await end(scene, [job])
         scene.ctx.fills.watch(scene.key, [])
         scene.ctx.events.record(scene.obj, str(Reason.CACHE_FALLBACK), f"{text}: each pod downloads the model for itself", warning=True)

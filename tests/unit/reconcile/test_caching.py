@@ -453,6 +453,28 @@ async def test_auto_does_without_when_no_volume_is_found_and_explicit_says_so(wo
     assert explicit.find("Deployment", "support") is None
 
 
+async def test_a_stored_template_that_shares_is_not_contradicted_by_a_claim_without_a_volume(world: World) -> None:
+    await asked(world)
+    await answered(world)
+    await filled(world)
+    world.pod()
+    await run(world)
+    await run(world)
+    before = world.get("Deployment", "support")
+    await world.cluster.delete("PersistentVolumeClaim", "ml", "support-cache")
+    await run(world)
+    await run(world)
+    fill_pod(world, pod="f2", node="", unschedulable=UNBOUND, created="2026-11-21T13:00:00Z")
+    await world.clock.advance(301)
+    for _ in range(2):
+        await run(world)
+        assert condition(status(world), "ModelCached") == ("False", "CacheNotShared")
+        assert status(world)["cache"]["mode"] == "Shared"
+        assert len(fills(world)) == 1
+    assert not any(reason == "CacheFallback" for _, reason, _ in world.events.recorded)
+    assert world.get("Deployment", "support")["spec"] == before["spec"]
+
+
 async def test_a_pod_that_waits_for_something_else_is_no_claim_without_a_volume(world: World) -> None:
     await begun(world)
     fill_pod(world, node="", unschedulable="0/2 nodes are available: 2 Insufficient memory.", created="2026-11-21T13:00:00Z")
