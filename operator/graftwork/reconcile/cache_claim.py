@@ -49,13 +49,21 @@ class Scene:
     @property
     def bound(self) -> bool:
         """Whether the claim has a volume that several nodes can mount."""
-        status = (self.claim or {}).get("status") or {}
-        return status.get("phase") == "Bound" and "ReadWriteMany" in (status.get("accessModes") or [])
+        return self.has_volume and "ReadWriteMany" in (((self.claim or {}).get("status") or {}).get("accessModes") or [])
+
+    @property
+    def has_volume(self) -> bool:
+        """Whether the claim has a volume: before, the API server changes nothing of it."""
+        return ((self.claim or {}).get("status") or {}).get("phase") == "Bound"
+
+    @property
+    def claim_class(self) -> str:
+        """The class that the claim has, which never changes; empty if it has none, or is not there."""
+        return str(((self.claim or {}).get("spec") or {}).get("storageClassName") or "")
 
     def classes(self, found: Sequence[Object]) -> StorageClass | None:
         """Return the class of the claim, or the one that it would get."""
-        name = str(((self.claim or {}).get("spec") or {}).get("storageClassName") or self.deployment.spec.cache.storage_class)
-        return storage_classes.find(found, name, self.ctx.config.cache)
+        return storage_classes.find(found, self.claim_class or self.deployment.spec.cache.storage_class, self.ctx.config.cache)
 
 
 def gather(ctx: Context, obj: Object, deployment: LLMDeployment, source: Source, resolved: Resolved | None) -> Scene:
@@ -82,7 +90,7 @@ def gather(ctx: Context, obj: Object, deployment: LLMDeployment, source: Source,
 
 def class_problem(scene: Scene) -> Problem | None:
     """Return what is wrong where the spec names another class than the claim has."""
-    wanted, present = scene.deployment.spec.cache.storage_class, ((scene.claim or {}).get("spec") or {}).get("storageClassName")
+    wanted, present = scene.deployment.spec.cache.storage_class, scene.claim_class
     if not wanted or not present or wanted == present:
         return None
     text = (
@@ -100,7 +108,9 @@ async def ensure(scene: Scene, sizes: Sequence[int]) -> tuple[int, str]:
     present = int(quantity(request) or 0)
     remedy = f"Set spec.cache.size to {cache.shown(max(wanted, present) + max(sizes, default=0) + cache.GIB)} or more"
     grows = True
-    if scene.claim is not None and wanted > present:
+    if scene.claim is not None and not scene.has_volume:
+        grows = False  # it is asked again as soon as it has one
+    elif scene.claim is not None and wanted > present:
         found = scene.classes(await scene.ctx.cluster.list("StorageClass", None))
         grows = bool(found and found.expandable)
         if not grows:
@@ -112,7 +122,8 @@ async def ensure(scene: Scene, sizes: Sequence[int]) -> tuple[int, str]:
     size = cache.shown(wanted) if deployment.spec.cache.size == "auto" else str(deployment.spec.cache.size)
     if scene.claim is not None and (wanted <= present or not grows):
         size = request
-    manifest = cache.claim(deployment, size, deployment.spec.cache.storage_class)
+    storage_class = scene.claim_class or ("" if scene.has_volume else deployment.spec.cache.storage_class)
+    manifest = cache.claim(deployment, size, storage_class)
     await apply_children(scene.ctx, scene.obj, [manifest], prune_kinds=())
     if size != request and request:  # what had no room may have it now
         await end(scene, [job for job in scene.jobs if job_facts(job).failed])

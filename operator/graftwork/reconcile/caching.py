@@ -77,7 +77,7 @@ async def _decide(scene: Scene) -> Decision:
     decision = cache.decide(scene.deployment, scene.source, scene.resolved, found, bound=scene.bound)
     if decision.mode != "Shared" or decision.problem or scene.resolved is None:
         return decision
-    return replace(decision, problem=class_problem(scene) or cache.room_problem(scene.deployment, scene.resolved.files.bytes))
+    return replace(decision, problem=cache.room_problem(scene.deployment, scene.resolved.files.bytes))
 
 
 async def _shared(scene: Scene, decision: Decision) -> Caching:
@@ -89,6 +89,9 @@ async def _shared(scene: Scene, decision: Decision) -> Caching:
             f"models/{scene.wanted} is not in claim {scene.claim_name} any more; let the source be looked up: annotation {names.ANNOTATION_REFRESH}"
         )
         return replace(known, phase=FAILED, waiting=True, problem=Problem(Reason.CACHE_FAILED, text))
+    another_class = class_problem(scene)
+    if another_class:
+        return replace(known, phase=FAILED, waiting=True, problem=another_class)
     kept, sizes = _kept(scene, held)
     size, remedy = await ensure(scene, sizes)
     known = replace(known, total_bytes=scene.resolved.files.bytes if scene.resolved else None, size_bytes=size)

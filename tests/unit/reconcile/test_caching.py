@@ -61,6 +61,11 @@ def claim(world: World) -> dict[str, Any]:
     return world.get("PersistentVolumeClaim", "support-cache")
 
 
+def bind(world: World, modes: tuple[str, ...] = ("ReadWriteMany",)) -> None:
+    """Let the claim have its volume."""
+    world.cluster.seed({**claim(world), "status": {"phase": "Bound", "accessModes": list(modes)}})
+
+
 def requested(world: World) -> str:
     return str(claim(world)["spec"]["resources"]["requests"]["storage"])
 
@@ -343,6 +348,7 @@ async def test_a_full_disk_is_named_with_what_to_do_and_the_old_revision_serves(
 async def test_a_claim_grows_where_its_class_allows_it_and_what_had_no_room_is_tried_at_once(world: World) -> None:
     add_class(world, allowVolumeExpansion=True)
     await begun(world)
+    bind(world)
     fill_pod(world, (70, over("DiskFull", "no room")))
     world.cluster.seed({**fill(world), "status": {"conditions": [GAVE_UP]}})
     await run(world)
@@ -356,8 +362,56 @@ async def test_a_claim_grows_where_its_class_allows_it_and_what_had_no_room_is_t
     assert requested(world) == "5Gi", "a claim never shrinks"
 
 
+async def test_a_claim_without_a_volume_grows_as_soon_as_it_has_one(world: World) -> None:
+    add_class(world, allowVolumeExpansion=True)
+    await begun(world)
+    world.edit("LLMDeployment", "support", cache={**SHARED, "size": "5Gi"})
+    await run(world)
+    assert requested(world) == "1Gi"
+    assert condition(status(world), "Stalled")[0] == "False"
+    bind(world)
+    await run(world)
+    assert requested(world) == "5Gi"
+
+
+async def test_a_spec_that_names_no_class_any_more_leaves_the_claim_its_own(world: World) -> None:
+    add_class(world, allowVolumeExpansion=True)
+    await served(world)
+    bind(world)
+    world.edit("LLMDeployment", "support", cache={"mode": "Shared", "size": "5Gi"})
+    await run(world)
+    assert condition(status(world), "Stalled")[0] == "False"
+    assert (claim(world)["spec"]["storageClassName"], requested(world)) == ("files", "5Gi")
+
+
+async def test_a_claim_without_a_class_gets_the_one_that_is_named_then() -> None:
+    world = World()
+    world.deployment(model={"source": SOURCE}, cache={"mode": "Shared", "storageClass": "files"})
+    await run(world)
+    await answered(world)
+    world.cluster.seed({**claim(world), "spec": {key: value for key, value in claim(world)["spec"].items() if key != "storageClassName"}})
+    await run(world)
+    assert claim(world)["spec"]["storageClassName"] == "files"
+
+
+async def test_another_class_is_refused_for_a_stored_template_too(world: World) -> None:
+    await served(world)
+    await world.cluster.delete("PersistentVolumeClaim", "ml", "support-cache")
+    world.edit("LLMDeployment", "support", cache={**SHARED, "storageClass": "others"})
+    await run(world)
+    await run(world)
+    assert claim(world)["spec"]["storageClassName"] == "others"
+    before = world.get("Deployment", "support")
+    world.edit("LLMDeployment", "support", cache=SHARED)
+    await run(world)
+    assert condition(status(world), "Stalled") == ("True", "InvalidSpec")
+    assert "has class others" in message(status(world), "Stalled")
+    assert world.get("Deployment", "support") == before
+
+
 async def test_a_claim_that_cannot_grow_stays_and_its_full_disk_says_so(world: World) -> None:
     await begun(world)
+    bind(world)
     world.edit("LLMDeployment", "support", cache={**SHARED, "size": "5Gi"})
     await run(world)
     assert requested(world) == "1Gi"
