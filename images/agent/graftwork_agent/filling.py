@@ -82,6 +82,7 @@ class Fill:
                 raise FillFailed(f"models/{self._wanted.key} on claim {self._wanted.claim} lost files as soon as it was there; it is filled again")
         self.progress.enter("Pruning")
         self._prune()
+        self.claim.open_compiled()
         return {
             "key": self._wanted.key,
             "files": len(files),

@@ -29,7 +29,7 @@ DOCUMENT = "GRAFTWORK_FILL"
 CACHE = "/cache"
 VOLUME = "model"
 """The volume of serving pods that their model is in, wherever it lies."""
-MODELS = "models"
+MODELS, COMPILED = "models", "compile"
 GIB = 2**30
 MARGIN = 1.1
 COMPILED_BYTES = 2 * GIB

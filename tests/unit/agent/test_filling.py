@@ -83,7 +83,7 @@ def test_a_model_lies_on_the_claim_with_its_manifest_and_nothing_beside(filler: 
     assert base_fingerprint(claim / "models" / key) == base_fingerprint(base)
     assert set(model_of(claim, key)) == {*files_of(base), "tokenizer.json", "1_Pooling/config.json"}
     assert {name.split("/")[0] for name in lying(claim)} == {"models"}
-    assert [path.name for path in claim.iterdir()] == ["models"]
+    assert sorted(path.name for path in claim.iterdir()) == ["compile", "models"]
     filled_ = {name: result["filled"][name] for name in ("key", "files", "bytes", "fetchedBytes")}
     assert filled_ == {"key": key, "files": 4, "bytes": wanted["files"]["bytes"], "fetchedBytes": wanted["files"]["bytes"]}
     assert result["pruned"] == []
@@ -105,6 +105,19 @@ def test_a_restart_after_success_asks_the_source_for_nothing(filler: Filler, cla
     assert (code, result["filled"]["fetchedBytes"], result["filled"]["files"]) == (0, 0, 4)
     assert hub.seen == []
     assert lying(claim) == before
+
+
+def test_engines_of_any_user_may_keep_what_they_compile_and_a_fill_touches_nothing_of_it(filler: Filler, claim: Path) -> None:
+    wanted = instructions(HUB, filler.env, claim)
+    assert filler.run(wanted)[0] == 0
+    assert (claim / "compile").stat().st_mode & 0o777 == 0o777, "whatever the umask"
+    (claim / "compile" / "x").write_text("compiled")
+    assert filler.run(wanted)[0] == 0
+    assert (claim / "compile" / "x").read_text() == "compiled"
+    (claim / "compile" / "x").unlink()
+    (claim / "compile").rmdir()
+    assert filler.run(wanted)[0] == 0
+    assert (claim / "compile").is_dir(), "though the model was there already"
 
 
 def test_the_pinned_commit_comes_though_the_branch_has_moved(filler: Filler, claim: Path, hub: Hub, base: Path, tmp_path: Path) -> None:
@@ -271,7 +284,7 @@ def test_several_fills_at_once_end_with_one_model(filler: Filler, claim: Path, b
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert base_fingerprint(claim / "models" / wanted["key"]) == base_fingerprint(base)
     filler.run(wanted)
-    assert [path.name for path in claim.iterdir()] == ["models"], "the last one leaves no remains of the others"
+    assert sorted(path.name for path in claim.iterdir()) == ["compile", "models"], "the last one leaves no remains of the others"
 
 
 @pytest.mark.parametrize(

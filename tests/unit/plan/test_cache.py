@@ -201,9 +201,10 @@ def test_what_is_compiled_is_kept_by_engine_and_flags() -> None:
         spec = made.spec.model_copy(update={"engine": made.spec.engine.model_copy(update=engine)})
         inputs = serving.Inputs(source_of("s3://models/tiny"), cached=cache.Cached("tiny-cache", "0123456789ab"))
         pod = serving.pod_template(made.model_copy(update={"spec": spec}), inputs, CONFIG, "hash")["spec"]
-        (path,) = [mount["subPath"] for mount in pod["containers"][0]["volumeMounts"] if mount["mountPath"] == serving.COMPILED]
-        assert {"name": "VLLM_CACHE_ROOT", "value": serving.COMPILED} in pod["containers"][0]["env"]
-        return str(path)
+        assert [mount["subPath"] for mount in pod["containers"][0]["volumeMounts"] if mount["mountPath"] == serving.COMPILED] == ["compile"]
+        (root,) = [item["value"] for item in pod["containers"][0]["env"] if item["name"] == "VLLM_CACHE_ROOT"]
+        assert root.startswith(f"{serving.COMPILED}/"), "a folder that the engine makes, and no kubelet as root"
+        return str(root)
 
     assert compiled() == compiled()
     assert len({compiled(), compiled(image="engine:2"), compiled(dtype="half"), compiled(enforce_eager=True)}) == 4
