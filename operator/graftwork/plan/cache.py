@@ -34,6 +34,7 @@ GIB = 2**30
 MARGIN = 1.1
 COMPILED_BYTES = 2 * GIB
 """Room for what vLLM compiles; there is none on CPUs."""
+_TO_GPUS: Manifest = {"key": "nvidia.com/gpu", "operator": "Exists"}
 _SUB_PATH = re.compile(rf"{MODELS}/([0-9a-f]{{12}})")
 
 
@@ -237,11 +238,20 @@ def _job(deployment: LLMDeployment, document: Mapping[str, Any], source: Source,
                 *credentials.model_volumes(source, deployment.spec.model.credentials_secret),
             ],
             **identity.of_job(deployment),
-            **pods.placement(deployment.spec.pod),
+            **_placement(deployment),
         },
         backoffLimit=RETRIES,
         activeDeadlineSeconds=DEADLINE_SECONDS,
     )
+
+
+def _placement(deployment: LLMDeployment) -> Manifest:
+    """Return where the fill may run: where the pods may. Clusters let those onto nodes with GPUs because they ask for some; a fill asks for none."""
+    fields = pods.placement(deployment.spec.pod)
+    given = fields.get("tolerations", [])
+    if not deployment.spec.accelerator.gpus or _TO_GPUS in given:
+        return fields
+    return {**fields, "tolerations": [*given, _TO_GPUS]}
 
 
 def _fill(deployment: LLMDeployment, source: Source, document: Mapping[str, Any], config: Config) -> Manifest:

@@ -239,3 +239,10 @@ def test_only_the_mode_and_the_class_make_another_template() -> None:
     plain = template_hash(deployment())
     assert template_hash(deployment(mode="auto", size="100Gi", keep=5)) == plain
     assert len({plain, template_hash(deployment(mode="Shared")), template_hash(deployment(storageClass="files"))}) == 3
+
+
+@pytest.mark.parametrize("cpu", [True, False])
+def test_a_fill_goes_where_pods_with_gpus_may(cpu: bool) -> None:
+    found = cache.fill_job(deployment(cpu=cpu), source_of("s3://models/tiny"), resolved("s3://models/tiny"), [], CONFIG)
+    expected = [] if cpu else [{"key": "nvidia.com/gpu", "operator": "Exists"}]
+    assert found["spec"]["template"]["spec"].get("tolerations", []) == expected
