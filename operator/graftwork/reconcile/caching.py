@@ -9,6 +9,7 @@ from datetime import timedelta
 from graftwork import names
 from graftwork.api import LLMDeployment
 from graftwork.clock import parse_rfc3339
+from graftwork.errors import Forbidden, Invalid, NameTaken
 from graftwork.facts import cached as facts
 from graftwork.facts import pods as pod_facts
 from graftwork.facts.cached import CACHED, FAILED, FILLING, Caching, Held
@@ -49,7 +50,10 @@ async def follow(ctx: Context, obj: Object, deployment: LLMDeployment, source: S
     else:
         decision = await _decide(scene)
     if decision.mode == "Shared" and decision.problem is None:
-        return await _shared(scene, decision)
+        try:
+            return await _shared(scene, decision)
+        except (Forbidden, Invalid, NameTaken) as error:
+            return _refused(scene, decision, error)
     ctx.fills.watch(scene.key, [])
     await end(scene, scene.jobs)
     known = Caching(decision.mode, decision.why, held=_held(scene))
@@ -73,7 +77,14 @@ async def _decide(scene: Scene) -> Decision:
     """Return what holds for a template that is made now; classes are asked for only where they matter."""
     ctx, spec = scene.ctx, scene.deployment.spec.cache
     undecided = scene.resolved is not None and spec.mode in ("auto", "Shared") and not scene.bound
-    found = scene.classes(await ctx.cluster.list("StorageClass", None)) if undecided else None
+    try:
+        found = scene.classes(await ctx.cluster.list("StorageClass", None)) if undecided else None
+    except Forbidden as error:
+        if spec.mode == "auto":
+            return Decision("PerPod", f"it is not known what the StorageClasses can do, since they cannot be read: {error}")
+        if not spec.storage_class:
+            return Decision("Shared", "as spec.cache.mode says", observe.refused(error))
+        found = None
     decision = cache.decide(scene.deployment, scene.source, scene.resolved, found, bound=scene.bound)
     if decision.mode != "Shared" or decision.problem or scene.resolved is None:
         return decision
@@ -100,6 +111,14 @@ async def _shared(scene: Scene, decision: Decision) -> Caching:
         await end(scene, [job for job in scene.jobs if cached.key in {item.key for item in facts.held(scene.deployment.status)}])
         return replace(known, phase=CACHED)
     return await _fill(scene, known, kept, remedy)
+
+
+def _refused(scene: Scene, decision: Decision, error: Forbidden | Invalid | NameTaken) -> Caching:
+    """Say that claim or Job cannot be as they should; what lies in the claim is served all the same."""
+    held = _held(scene)
+    cached = any(item.key == scene.wanted for item in held)
+    known = Caching("Shared", decision.why, scene.claim_name, scene.wanted, CACHED if cached else FAILED, held, waiting=not cached)
+    return replace(known, problem=observe.not_made(scene.key, error), again_seconds=observe.REFUSED_SECONDS)
 
 
 def _held(scene: Scene) -> tuple[Held, ...]:

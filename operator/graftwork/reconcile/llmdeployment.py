@@ -219,12 +219,8 @@ async def _make(key: Key, ctx: Context, view: _View, made: _Made, *, watched: fl
             await _apply(ctx, view, resource, view.rules, made.rolled)
         else:
             await apply_children(ctx, view.obj, _common(view, resource, view.rules), resolving.PRUNED_WHILE_WAITING)
-    except NameTaken as error:
-        made.rolled, made.problem = None, observe.name_taken(key, error)
-    except Invalid as error:
-        made.rolled, made.problem = None, Problem(Reason.INVALID_SPEC, f"the API server refuses what the spec asks for: {error}")
-    except Forbidden as error:
-        made.rolled, made.problem = None, observe.refused(error)
+    except (Forbidden, Invalid, NameTaken) as error:
+        made.rolled, made.problem = None, observe.not_made(key, error)
 
 
 async def _decide(ctx: Context, view: _View, resource: LLMDeployment, source: Source, made: _Made, *, watched: float) -> Rollout | None:

@@ -95,7 +95,7 @@ def condition(caching: Caching | None, before: Sequence[Mapping[str, Any]]) -> t
         return (Condition(MODEL_CACHED, old["status"], reason, old.get("message") or ""),) if reason else ()
     if caching.mode != "Shared":
         return ()
-    if caching.problem:
+    if caching.problem and caching.phase != CACHED:
         return (Condition(MODEL_CACHED, FALSE, caching.problem.reason, caching.problem.message),)
     return (Condition(MODEL_CACHED, TRUE, Reason.MODEL_CACHED, f"models/{caching.key} of claim {caching.claim} is complete and verified"),)
 

@@ -10,6 +10,7 @@ from graftwork import names
 from graftwork.api.status import LLMDeploymentStatus
 from graftwork.cluster.kinds import Key
 from graftwork.cluster.protocol import PeerView
+from graftwork.errors import ApiError, Forbidden, Invalid
 from graftwork.plan import cache, storage_classes
 
 from tests.unit.reconcile.test_resolving import COMMIT, COMPLETE, FAILED, GAVE_UP, NEWER, SOURCE, answered, asked, refresh
@@ -555,3 +556,48 @@ async def test_a_wrong_spec_changes_nothing_that_is_told_of_the_cache(world: Wor
     assert condition(status(world), "Stalled")[0] == "True"
     assert status(world)["cache"] == before
     assert condition(status(world), "ModelCached") == ("True", "ModelCached")
+
+
+@pytest.mark.parametrize(("error", "reason"), [(Forbidden("exceeded quota: storage"), "ReconcileFailed"), (Invalid("spec: no"), "InvalidSpec")])
+async def test_a_claim_that_may_not_grow_stops_nothing_that_serves(world: World, error: ApiError, reason: str) -> None:
+    add_class(world, allowVolumeExpansion=True)
+    await served(world)
+    bind(world)
+    world.cluster.fail = lambda verb, kind: error if (verb, kind) == ("apply", "PersistentVolumeClaim") else None
+    world.edit("LLMDeployment", "support", cache={**SHARED, "size": "5Gi"}, replicas=3)
+    await run(world)
+    assert world.get("Deployment", "support")["spec"]["replicas"] == 3
+    assert condition(status(world), "ModelCached") == ("True", "ModelCached")
+    assert reason in (condition(status(world), "Stalled")[1], condition(status(world), "Reconciling")[1])
+    assert str(error) in message(status(world), "Reconciling") + message(status(world), "Stalled")
+
+
+async def test_a_fill_that_may_not_be_made_stops_nothing_that_serves(world: World) -> None:
+    await served(world)
+    foreign = {"namespace": "ml", "name": f"support-fill-{SECOND}", "uid": "theirs", "labels": {}}
+    world.cluster.objects[Key("Job", "ml", f"support-fill-{SECOND}")] = {"apiVersion": "batch/v1", "kind": "Job", "metadata": foreign}
+    await moved(world)
+    world.edit("LLMDeployment", "support", replicas=3)
+    await run(world)
+    assert condition(status(world), "Stalled") == ("True", "NameTaken")
+    assert condition(status(world), "ModelCached") == ("False", "NameTaken")
+    assert (world.get("Deployment", "support")["spec"]["replicas"], mounted(world)) == (3, FIRST)
+
+
+async def test_auto_does_without_where_classes_cannot_be_read(world: World) -> None:
+    world.cluster.fail = lambda verb, kind: Forbidden("storageclasses is forbidden") if kind == "StorageClass" else None
+    await asked(world)
+    await answered(world)
+    assert status(world)["cache"]["mode"] == "PerPod"
+    assert "storageclasses is forbidden" in status(world)["cache"]["why"]
+    assert condition(status(world), "Stalled")[0] == "False"
+    assert mounted(world) == ""
+    assert world.find("Deployment", "support")
+    named = World()
+    named.cluster.fail = world.cluster.fail
+    await begun(named)
+    assert document(named)["key"] == FIRST, "a class that is named is tried"
+    unnamed = World()
+    unnamed.cluster.fail = world.cluster.fail
+    await begun(unnamed, storageClass="")
+    assert condition(status(unnamed), "ModelCached") == ("False", "ReconcileFailed")
