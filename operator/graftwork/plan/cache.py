@@ -213,15 +213,16 @@ def fill_document(deployment: LLMDeployment, source: Source, resolved: Resolved,
     }
 
 
-def fill_job(deployment: LLMDeployment, source: Source, resolved: Resolved, kept: Sequence[str], config: Config) -> Manifest:
+def fill_job(deployment: LLMDeployment, source: Source, resolved: Resolved, kept: Sequence[str], config: Config, *, claim_uid: str) -> Manifest:
     """Return the Job. It runs where the pods will, so that a volume is made where they can reach it; nothing else has the source's credentials.
 
-    Its annotation is of everything by which one such Job differs from another, but what is to be kept: that changes while it runs.
+    Its hash is of everything by which one such Job differs from another, but what is to be kept: that changes while it runs. `claim_uid` tells the
+    claim that it fills from one of the same name that is made when that is gone.
     """
     made = _job(deployment, fill_document(deployment, source, resolved, kept), source, config)
     plain = _job(deployment, fill_document(deployment, source, resolved, ()), source, config)
-    made_of = hashlib.sha256(json.dumps(plain["spec"], sort_keys=True).encode()).hexdigest()[:16]
-    made["metadata"]["annotations"] = {names.ANNOTATION_TEMPLATE_HASH: made_of}
+    made_of = hashlib.sha256(json.dumps([plain["spec"], claim_uid], sort_keys=True).encode()).hexdigest()[:16]
+    made["metadata"]["annotations"] = {names.ANNOTATION_TEMPLATE_HASH: made_of, names.ANNOTATION_CLAIM_UID: claim_uid}
     return made
 
 

@@ -47,6 +47,11 @@ class Scene:
         return names.cache_claim(self.key.name)
 
     @property
+    def claim_uid(self) -> str:
+        """Its uid; empty if there is none."""
+        return str(self.claim["metadata"]["uid"]) if self.claim is not None else ""
+
+    @property
     def bound(self) -> bool:
         """Whether the claim has a volume that several nodes can mount."""
         return self.has_volume and "ReadWriteMany" in (((self.claim or {}).get("status") or {}).get("accessModes") or [])
@@ -54,7 +59,12 @@ class Scene:
     @property
     def has_volume(self) -> bool:
         """Whether the claim has a volume: before, the API server changes nothing of it."""
-        return ((self.claim or {}).get("status") or {}).get("phase") == "Bound"
+        return self.claim_phase == "Bound"
+
+    @property
+    def claim_phase(self) -> str:
+        """Its phase, if it has one yet."""
+        return str(((self.claim or {}).get("status") or {}).get("phase") or "")
 
     @property
     def claim_class(self) -> str:
@@ -100,8 +110,17 @@ def class_problem(scene: Scene) -> Problem | None:
     return Problem(Reason.INVALID_SPEC, text)
 
 
-async def ensure(scene: Scene, sizes: Sequence[int]) -> tuple[int, str]:
-    """Make the claim, or let it grow where its class allows that; return its size, and what helps where that is not enough."""
+@dataclass(frozen=True)
+class Ensured:
+    """The claim as it is asked for; `remedy` says what helps where its size is not enough."""
+
+    uid: str
+    size_bytes: int
+    remedy: str
+
+
+async def ensure(scene: Scene, sizes: Sequence[int]) -> Ensured:
+    """Make the claim, or let it grow where its class allows that."""
     deployment = scene.deployment
     wanted = cache.size_bytes(deployment, scene.resolved.files.bytes if scene.resolved else 0, sizes)
     request = str(_requested(scene.claim) or "")
@@ -124,10 +143,11 @@ async def ensure(scene: Scene, sizes: Sequence[int]) -> tuple[int, str]:
         size = request
     storage_class = scene.claim_class or ("" if scene.has_volume else deployment.spec.cache.storage_class)
     manifest = cache.claim(deployment, size, storage_class)
-    await apply_children(scene.ctx, scene.obj, [manifest], prune_kinds=())
+    outcome = await apply_children(scene.ctx, scene.obj, [manifest], prune_kinds=())
     if size != request and request:  # what had no room may have it now
         await end(scene, [job for job in scene.jobs if job_facts(job).failed])
-    return int(quantity(size) or 0), remedy
+    uid = str(outcome.live["PersistentVolumeClaim", scene.claim_name]["metadata"]["uid"])
+    return Ensured(uid, int(quantity(size) or 0), remedy)
 
 
 def _requested(claim: Object | None) -> object:

@@ -55,8 +55,9 @@ async def follow(ctx: Context, obj: Object, deployment: LLMDeployment, source: S
         except (Forbidden, Invalid, NameTaken) as error:
             return _refused(scene, decision, error)
     ctx.fills.watch(scene.key, [])
-    await end(scene, scene.jobs)
-    known = Caching(decision.mode, decision.why, held=_held(scene))
+    held = _held(scene)
+    await _clear(scene, scene.jobs, held)
+    known = Caching(decision.mode, decision.why, claim_uid=scene.claim_uid, held=held)
     if decision.problem is None:
         return known
     stopped = replace(known, waiting=True, problem=decision.problem, again_seconds=observe.REFUSED_SECONDS)
@@ -94,7 +95,7 @@ async def _decide(scene: Scene) -> Decision:
 async def _shared(scene: Scene, decision: Decision) -> Caching:
     held = _held(scene)
     cached = next((item for item in held if item.key == scene.wanted), None)
-    known = Caching("Shared", decision.why, scene.claim_name, scene.wanted, held=held)
+    known = Caching("Shared", decision.why, scene.claim_name, scene.claim_uid, scene.wanted, held=held)
     if scene.resolved is None and not cached:
         text = (
             f"models/{scene.wanted} is not in claim {scene.claim_name} any more; let the source be looked up: annotation {names.ANNOTATION_REFRESH}"
@@ -104,35 +105,48 @@ async def _shared(scene: Scene, decision: Decision) -> Caching:
     if another_class:
         return replace(known, phase=FAILED, waiting=True, problem=another_class)
     kept, sizes = _kept(scene, held)
-    size, remedy = await ensure(scene, sizes)
-    known = replace(known, total_bytes=scene.resolved.files.bytes if scene.resolved else None, size_bytes=size)
+    made = await ensure(scene, sizes)
+    total = scene.resolved.files.bytes if scene.resolved else None
+    known = replace(known, claim_uid=made.uid, total_bytes=total, size_bytes=made.size_bytes)
     if cached:
         scene.ctx.fills.watch(scene.key, [])
-        await end(scene, [job for job in scene.jobs if cached.key in {item.key for item in facts.held(scene.deployment.status)}])
+        await _clear(scene, scene.jobs, held)
         return replace(known, phase=CACHED)
-    return await _fill(scene, known, kept, remedy)
+    return await _fill(scene, known, kept, made.remedy)
 
 
 def _refused(scene: Scene, decision: Decision, error: Forbidden | Invalid | NameTaken) -> Caching:
     """Say that claim or Job cannot be as they should; what lies in the claim is served all the same."""
     held = _held(scene)
     cached = any(item.key == scene.wanted for item in held)
-    known = Caching("Shared", decision.why, scene.claim_name, scene.wanted, CACHED if cached else FAILED, held, waiting=not cached)
-    return replace(known, problem=observe.not_made(scene.key, error), again_seconds=observe.REFUSED_SECONDS)
+    known = Caching("Shared", decision.why, scene.claim_name, scene.claim_uid, scene.wanted, CACHED if cached else FAILED, held)
+    return replace(known, waiting=not cached, problem=observe.not_made(scene.key, error), again_seconds=observe.REFUSED_SECONDS)
 
 
 def _held(scene: Scene) -> tuple[Held, ...]:
-    """Return the revisions that lie in the claim for sure: those that were there, without what a Job that was begun may have removed."""
-    if scene.claim is None:
+    """Return the revisions that lie in the claim for sure: those that were there, without what a Job that was begun may have removed.
+
+    Of a claim of that name that is gone, neither the status nor a Job says anything of this one; a claim that has lost its volume has nothing.
+    """
+    if scene.claim is None or scene.claim_phase == "Lost":
         return ()
-    found = {item.key: item for item in facts.held(scene.deployment.status)}
+    status = scene.deployment.status
+    found = {item.key: item for item in facts.held(status)} if facts.claim_uid(status) in ("", scene.claim_uid) else {}
     for job in scene.jobs:
+        if (job["metadata"].get("annotations") or {}).get(names.ANNOTATION_CLAIM_UID) != scene.claim_uid:
+            continue
         name, kept = cache.asked(job)
         found = {other: item for other, item in found.items() if other in kept}
         if name and _look(scene, job).done and name not in found:
             mine = scene.resolved if name == scene.wanted else None
             found[name] = Held(key=name, revision=mine.revision if mine else "", bytes=mine.files.bytes if mine else 0)
     return tuple(found.values())
+
+
+async def _clear(scene: Scene, jobs: Sequence[Object], held: Sequence[Held]) -> None:
+    """Delete Jobs once the status says what came of them: nobody else knows what they brought, and what they may have removed."""
+    if facts.held(scene.deployment.status) == tuple(held):
+        await end(scene, jobs)
 
 
 def _kept(scene: Scene, held: Sequence[Held]) -> tuple[list[str], list[int]]:
@@ -158,18 +172,19 @@ async def _fill(scene: Scene, known: Caching, kept: Sequence[str], remedy: str) 
     """Have the Job of the wanted revision, and none beside it: another one knows nothing of what is to be kept for this one."""
     ctx = scene.ctx
     assert scene.resolved is not None, "asked before"
-    manifest = cache.fill_job(scene.deployment, scene.source, scene.resolved, kept, ctx.config)
+    manifest = cache.fill_job(scene.deployment, scene.source, scene.resolved, kept, ctx.config, claim_uid=known.claim_uid)
     asked = Asked(scene.source.text, scene.claim_name, manifest["metadata"]["name"], remedy)
     filling = replace(known, phase=FILLING, waiting=True)
     job = next((item for item in scene.jobs if _is_asked(item, manifest, kept)), None)
     leftovers = [item for item in scene.jobs if item is not job]
     if leftovers or (job is None and _pods(scene, None)):
-        await end(scene, leftovers)
+        await _clear(scene, leftovers, known.held)
         text = f"another fill of claim {scene.claim_name} ends before {scene.source.text} is brought into it"
         return replace(filling, problem=Problem(Reason.CACHE_FILLING, text, needs_user=False), again_seconds=observe.LEFTOVER_SECONDS)
     if job is None:
         outcome = await apply_children(ctx, scene.obj, [manifest], prune_kinds=())
         job = outcome.live["Job", asked.job]
+        filling = replace(filling, held=tuple(item for item in known.held if item.key in kept))
     return await _step(scene, filling, asked, job)
 
 
@@ -222,7 +237,7 @@ async def _volumeless(scene: Scene, filling: Caching, job: Object) -> Caching:
         await end(scene, [job])
         scene.ctx.fills.watch(scene.key, [])
         scene.ctx.events.record(scene.obj, str(Reason.CACHE_FALLBACK), f"{text}: each pod downloads the model for itself", warning=True)
-        return Caching("PerPod", text, held=filling.held)
+        return Caching("PerPod", text, claim_uid=filling.claim_uid, held=filling.held)
     remedy = (
         f"`kubectl describe pvc {scene.claim_name}` says why; use a class with ReadWriteMany in spec.cache.storageClass, or set spec.cache.mode to "
         "PerPod"

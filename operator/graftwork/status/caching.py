@@ -105,7 +105,7 @@ def cache(caching: Caching | None, before: Mapping[str, Any] | None) -> Mapping[
     if caching is None:
         return before
     if caching.mode != "Shared":
-        return {"mode": caching.mode, "why": caching.why, "models": _models(caching)}
+        return {"mode": caching.mode, "why": caching.why, **_models(caching)}
     old = before or {}
     return {
         "mode": caching.mode,
@@ -115,13 +115,13 @@ def cache(caching: Caching | None, before: Mapping[str, Any] | None) -> Mapping[
         "key": caching.key or None,
         "phase": caching.phase or None,
         **_bytes(caching, old if old.get("key") == caching.key else {}),
-        "models": _models(caching),
+        **_models(caching),
     }
 
 
-def _models(caching: Caching) -> list[dict[str, Any]] | None:
-    """Return what lies in the claim, whether the present spec asks for it or not: an older revision of the pods may."""
-    return [item.to_object() for item in caching.held] or None
+def _models(caching: Caching) -> dict[str, Any]:
+    """Return what lies in which claim, whether the present spec asks for it or not: an older revision of the pods may."""
+    return {"claimUid": caching.claim_uid or None, "models": [item.to_object() for item in caching.held] or None}
 
 
 def _bytes(caching: Caching, old: Mapping[str, Any]) -> dict[str, Any]:

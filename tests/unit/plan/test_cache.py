@@ -211,7 +211,7 @@ def test_what_is_compiled_is_kept_by_engine_and_flags() -> None:
 
 
 def job(kept: tuple[str, ...] = (), config: Config = CONFIG, **settings: Any) -> dict[str, Any]:
-    return cache.fill_job(deployment("hf://acme/tiny", **settings), source_of("hf://acme/tiny"), resolved(), kept, config)
+    return cache.fill_job(deployment("hf://acme/tiny", **settings), source_of("hf://acme/tiny"), resolved(), kept, config, claim_uid="uid-claim")
 
 
 def test_a_fill_is_told_what_to_keep_and_can_be_asked_for_it() -> None:
@@ -243,6 +243,6 @@ def test_only_the_mode_and_the_class_make_another_template() -> None:
 
 @pytest.mark.parametrize("cpu", [True, False])
 def test_a_fill_goes_where_pods_with_gpus_may(cpu: bool) -> None:
-    found = cache.fill_job(deployment(cpu=cpu), source_of("s3://models/tiny"), resolved("s3://models/tiny"), [], CONFIG)
+    found = cache.fill_job(deployment(cpu=cpu), source_of("s3://models/tiny"), resolved("s3://models/tiny"), [], CONFIG, claim_uid="uid-claim")
     expected = [] if cpu else [{"key": "nvidia.com/gpu", "operator": "Exists"}]
     assert found["spec"]["template"]["spec"].get("tolerations", []) == expected
