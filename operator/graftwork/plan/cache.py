@@ -217,11 +217,12 @@ def fill_job(deployment: LLMDeployment, source: Source, resolved: Resolved, kept
     """Return the Job. It runs where the pods will, so that a volume is made where they can reach it; nothing else has the source's credentials.
 
     Its hash is of everything by which one such Job differs from another, but what is to be kept: that changes while it runs. `claim_uid` tells the
-    claim that it fills from one of the same name that is made when that is gone.
+    claim that it fills from one of the same name that is made when that is gone, and by the source's key one that is asked for anew
+    (graftwork.dev/refresh) is tried again, though another attempt did not help.
     """
     made = _job(deployment, fill_document(deployment, source, resolved, kept), source, config)
     plain = _job(deployment, fill_document(deployment, source, resolved, ()), source, config)
-    made_of = hashlib.sha256(json.dumps([plain["spec"], claim_uid], sort_keys=True).encode()).hexdigest()[:16]
+    made_of = hashlib.sha256(json.dumps([plain["spec"], claim_uid, resolved.key], sort_keys=True).encode()).hexdigest()[:16]
     made["metadata"]["annotations"] = {names.ANNOTATION_TEMPLATE_HASH: made_of, names.ANNOTATION_CLAIM_UID: claim_uid}
     return made
 

@@ -434,6 +434,20 @@ async def test_what_another_attempt_cannot_help_is_not_tried_again(world: World)
     assert fill(world)["status"]
 
 
+async def test_what_was_refused_for_good_is_tried_again_when_the_source_is_looked_up_anew(world: World) -> None:
+    await begun(world)
+    fill_pod(world, (65, over("SourceDenied", "the token is refused")))
+    world.cluster.seed({**fill(world), "status": {"conditions": [FAILED]}})
+    await run(world)
+    assert condition(status(world), "Stalled") == ("True", "SourceDenied")
+    refresh(world, "again")
+    await run(world)
+    await answered(world, pod="i2")
+    await run(world)
+    assert not fill(world).get("status")
+    assert condition(status(world), "ModelCached") == ("False", "CacheFilling")
+
+
 async def test_an_outage_ends_without_anybody_s_doing(world: World) -> None:
     await begun(world)
     fill_pod(world, (70, over("SourceUnreachable", "the hub does not answer")))
