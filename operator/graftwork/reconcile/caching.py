@@ -30,6 +30,8 @@ from graftwork.reconcile.importing import PAUSE_SECONDS, without_pod
 from graftwork.status.caching import Asked, Stand, stand, unbound_since
 from graftwork.status.training import job_facts
 
+STUCK_SECONDS = 30.0
+"""How long a fill's pod may outlive its time to end (30 s) before that is news: most likely its node is gone."""
 UNBOUND_SECONDS = 300.0
 """How long a fill waits for the volume of its claim before that is news: some file shares take minutes to be made."""
 
@@ -177,15 +179,29 @@ async def _fill(scene: Scene, known: Caching, kept: Sequence[str], remedy: str) 
     filling = replace(known, phase=FILLING, waiting=True)
     job = next((item for item in scene.jobs if _is_asked(item, manifest, kept)), None)
     leftovers = [item for item in scene.jobs if item is not job]
-    if leftovers or (job is None and _pods(scene, None)):
+    others = [pod for pod in _pods(scene, None) if job is None or pod.controller != job["metadata"]["uid"]]
+    if leftovers or others:
         await _clear(scene, leftovers, known.held)
-        text = f"another fill of claim {scene.claim_name} ends before {scene.source.text} is brought into it"
-        return replace(filling, problem=Problem(Reason.CACHE_FILLING, text, needs_user=False), again_seconds=observe.LEFTOVER_SECONDS)
+        return _behind(scene, filling, others)
     if job is None:
         outcome = await apply_children(ctx, scene.obj, [manifest], prune_kinds=())
         job = outcome.live["Job", asked.job]
         filling = replace(filling, held=tuple(item for item in known.held if item.key in kept))
     return await _step(scene, filling, asked, job)
+
+
+def _behind(scene: Scene, filling: Caching, others: Sequence[Pod]) -> Caching:
+    """Say for which pods of another fill this one waits, and what helps where they do not end."""
+    text = f"another fill of claim {scene.claim_name} ends before {scene.source.text} is brought into it"
+    if others:
+        text += f": {', '.join(f'pod {pod.name} on node {pod.node}' if pod.node else f'pod {pod.name}' for pod in others)}"
+    now = scene.ctx.clock.now()
+    stuck = [pod for pod in others if pod.ends_by and (now - parse_rfc3339(pod.ends_by)).total_seconds() >= STUCK_SECONDS]
+    if stuck:
+        names_of = " ".join(pod.name for pod in stuck)
+        text += f". It should have ended long since: where its node is gone for good, `kubectl delete pod {names_of} --force --grace-period=0`"
+    again = observe.REFUSED_SECONDS if stuck else observe.LEFTOVER_SECONDS
+    return replace(filling, problem=Problem(Reason.CACHE_FILLING, text, needs_user=False), again_seconds=again)
 
 
 def _is_asked(job: Object, manifest: Object, kept: Sequence[str]) -> bool:

@@ -23,7 +23,7 @@ from tests.unit.reconcile.test_caching import (
 )
 from tests.unit.reconcile.test_resolving import COMPLETE
 from tests.unit.reconcile.world import World
-from tests.unit.status.seen import condition
+from tests.unit.status.seen import condition, message
 
 
 @pytest.fixture
@@ -107,3 +107,20 @@ async def test_a_fill_that_nobody_waits_for_ends_only_when_what_it_may_have_remo
     assert (keys(world), len(fills(world))) == ([FIRST], 1)
     await run(world)
     assert (keys(world), fills(world)) == ([FIRST], [])
+
+
+async def test_a_fill_s_pod_that_does_not_end_is_named_with_its_node_and_later_with_what_helps(world: World) -> None:
+    await served(world)
+    await moved(world)
+    fill_pod(world, pod="f2", node="gone", terminating=True)
+    await moved(world, "c" * 40)
+    assert await run(world) == 1
+    assert "pod f2 on node gone" in message(status(world), "ModelCached")
+    assert "--force" not in message(status(world), "ModelCached")
+    await world.clock.advance(61)
+    assert await run(world) == 30
+    assert "kubectl delete pod f2 --force --grace-period=0" in message(status(world), "ModelCached")
+    assert condition(status(world), "ModelCached") == ("False", "CacheFilling")
+    await world.cluster.delete("Pod", "ml", "f2")
+    await run(world)
+    assert document(world)["revision"] == "c" * 40
