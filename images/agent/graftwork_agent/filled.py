@@ -58,6 +58,15 @@ class Claim:
         with contextlib.suppress(OSError):  # not ours, or a volume without modes
             self.compiled.chmod(_ANYBODY)
 
+    def compiled_bytes(self) -> int:
+        """Return how much of the claim is taken by what engines compiled."""
+        sizes = 0
+        for folder, _, names in os.walk(self.compiled):
+            for name in names:
+                with contextlib.suppress(OSError):  # an engine removed it
+                    sizes += os.lstat(os.path.join(folder, name)).st_size
+        return sizes
+
     def complete(self, source: str, revision: str) -> list[tuple[str, int]] | None:
         """Return the model's files with their sizes if all are there; raises CacheFailed when the folder is somebody else's."""
         manifest = _manifest(self.model)

@@ -189,6 +189,17 @@ def test_a_claim_without_room_names_need_free_and_itself_and_asks_for_nothing(
     assert not [seen for seen in hub.seen if "/resolve/" in seen.path]
 
 
+def test_a_full_claim_names_what_engines_compiled_there(filler: Filler, claim: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = instructions(HUB, filler.env, claim)
+    (claim / "compile" / "0123456789ab").mkdir(parents=True)
+    (claim / "compile" / "0123456789ab" / "graph").write_bytes(b"x" * 4321)
+    monkeypatch.setattr(filled.Claim, "free_bytes", lambda self: 10)
+    code, result = filler.run(wanted)
+    assert (code, result["reason"]) == (70, "DiskFull")
+    assert "4321 bytes" in result["message"]
+    assert "compile/" in result["message"]
+
+
 def test_an_old_revision_makes_room_where_it_is_needed_and_one_that_is_kept_does_not(
     filler: Filler, claim: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
