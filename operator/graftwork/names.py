@@ -24,6 +24,7 @@ LABEL_PUBLISHED_BY = f"{GROUP}/published-by"
 ANNOTATION_ADAPTERS_HASH = f"{GROUP}/adapters-hash"
 ANNOTATION_TEMPLATE_HASH = f"{GROUP}/template-hash"
 ANNOTATION_SPEC_HASH = f"{GROUP}/spec-hash"
+ANNOTATION_CLAIM_UID = f"{GROUP}/claim-uid"
 ANNOTATION_REFRESH = f"{GROUP}/refresh"
 
 CONTAINER_ENGINE = "vllm"

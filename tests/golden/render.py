@@ -80,7 +80,7 @@ def _cache(deployment: LLMDeployment, source: Source, resolved: Resolved, config
     """Return claim and fill Job of a first revision."""
     size = cache.size_bytes(deployment, resolved.files.bytes, [resolved.files.bytes])
     claim = cache.claim(deployment, cache.shown(size), deployment.spec.cache.storage_class)
-    return [claim, cache.fill_job(deployment, source, resolved, [cache.key(resolved.source, resolved.revision)], config)]
+    return [claim, cache.fill_job(deployment, source, resolved, [cache.key(resolved.source, resolved.revision)], config, claim_uid="uid-claim")]
 
 
 def _job(job: FineTuneJob, deployment: LLMDeployment | None, config: Config) -> dict[str, Any]:

@@ -29,6 +29,7 @@ API_VERSION = "graftwork.dev/cached-model/v1"
 _KEY = re.compile(r"[0-9a-f]{12}")
 _REMAINS = re.compile(r"\.(?P<kind>filling|pruned)-(?P<key>[0-9a-f]{12})(?P<attempt>\.[0-9a-f]{12})?")
 _LOCK = "lock"
+_ANYBODY = 0o777
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _YOUNG_SECONDS = 60.0
 """An attempt has this long from making its folder to locking it."""
@@ -43,6 +44,28 @@ class Claim:
         self.models = root / "models"
         self.model = self.models / key
         self.filling = root / f".filling-{key}"
+        self.compiled = root / "compile"
+
+    def open_compiled(self) -> None:
+        """Make the folder in which engines keep what they compile, whatever user they are; one that somebody else made is left as it is.
+
+        A kubelet would make it as root, and where the volume takes root for nobody, no engine could write to it.
+        """
+        try:
+            self.compiled.mkdir(exist_ok=True)
+        except OSError as error:
+            raise failed(error, self.compiled.name) from None
+        with contextlib.suppress(OSError):  # not ours, or a volume without modes
+            self.compiled.chmod(_ANYBODY)
+
+    def compiled_bytes(self) -> int:
+        """Return how much of the claim is taken by what engines compiled."""
+        sizes = 0
+        for folder, _, names in os.walk(self.compiled):
+            for name in names:
+                with contextlib.suppress(OSError):  # an engine removed it
+                    sizes += os.lstat(os.path.join(folder, name)).st_size
+        return sizes
 
     def complete(self, source: str, revision: str) -> list[tuple[str, int]] | None:
         """Return the model's files with their sizes if all are there; raises CacheFailed when the folder is somebody else's."""

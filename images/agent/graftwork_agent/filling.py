@@ -82,6 +82,7 @@ class Fill:
                 raise FillFailed(f"models/{self._wanted.key} on claim {self._wanted.claim} lost files as soon as it was there; it is filled again")
         self.progress.enter("Pruning")
         self._prune()
+        self.claim.open_compiled()
         return {
             "key": self._wanted.key,
             "files": len(files),
@@ -169,10 +170,12 @@ class Fill:
     def _full(self, files: list[ModelFile], cause: str) -> DiskFull:
         here = sum(file.size for file in files if (self.claim.filling / file.path).is_file())
         need, free = sum(file.size for file in files) - here, self.claim.free_bytes()
+        compiled = self.claim.compiled_bytes()
+        spare = f"; what engines compiled has {compiled} bytes there, and any folder in compile/ may be deleted" if compiled else ""
         more = f"at least {need - free} bytes more" if need > free else "more room"
         return DiskFull(
             f"claim {self._wanted.claim}: {need} bytes of {self._wanted.source} are to be written, {free} bytes are free{cause and f' ({cause})'}; "
-            f"give the claim {more} (cache.size), or keep fewer revisions (cache.keep). What is on it stays"
+            f"give the claim {more} (cache.size), or keep fewer revisions (cache.keep){spare}. What is on it stays"
         )
 
     def _prune(self) -> None:

@@ -130,6 +130,7 @@ class CacheStatus(StatusModel):
     bytes_total: int | None = field(None, doc="Its size.", unit="bytes")
     bytes_per_second: int | None = field(None, doc="Speed of the last seconds.", unit="bytes per second")
     eta_seconds: int | None = field(None, doc="Time left.", unit="seconds")
+    claim_uid: str | None = field(None, doc="The claim that `models` is of: another one of its name is empty.")
     models: tuple[CachedRevision, ...] | None = field(None, doc="The revisions that lie in the claim complete.", key="key")
 
 

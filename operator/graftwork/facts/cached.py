@@ -62,11 +62,12 @@ class Held(Part):
 
 @dataclass(frozen=True)
 class Caching:
-    """How the weights of the present spec come to pods. `waiting`: pods of it cannot be made yet."""
+    """How the weights of the present spec come to pods. `held` is of the claim `claim_uid`. `waiting`: pods of it cannot be made yet."""
 
     mode: Mode
     why: str
     claim: str = ""
+    claim_uid: str = ""
     key: str = ""
     phase: str = ""
     held: tuple[Held, ...] = ()
@@ -90,6 +91,11 @@ def progress(document: Mapping[str, Any] | None, key: str) -> FillProgress | Non
     except ValidationError:
         return None
     return found if found.key == key else None
+
+
+def claim_uid(status: Mapping[str, Any]) -> str:
+    """Return of which claim a status tells what lies in it; empty where it was not written down."""
+    return str((status.get("cache") or {}).get("claimUid") or "")
 
 
 def held(status: Mapping[str, Any]) -> tuple[Held, ...]:

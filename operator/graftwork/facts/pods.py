@@ -83,6 +83,8 @@ class Pod:
     """When its init containers were done: the model is there, and the agent listens."""
     model: str = ""
     """Where its model comes from, if it serves one."""
+    ends_by: str = ""
+    """When its time to end is over; empty unless it has been asked to."""
     startup_seconds: int | None = None
     """How long the kubelet gives its engine to start; None without such a probe."""
 
@@ -136,6 +138,7 @@ def pod(obj: Mapping[str, Any]) -> Pod:
         unschedulable_since=(scheduled.get("lastTransitionTime") or "") if scheduled.get("reason") == "Unschedulable" else "",
         scheduled_at=_since(scheduled),
         initialized_at=_since(conditions.get("Initialized", {})),
+        ends_by=metadata.get("deletionTimestamp") or "",
         startup_seconds=_startup_seconds(spec),
     )
 

@@ -29,11 +29,12 @@ DOCUMENT = "GRAFTWORK_FILL"
 CACHE = "/cache"
 VOLUME = "model"
 """The volume of serving pods that their model is in, wherever it lies."""
-MODELS = "models"
+MODELS, COMPILED = "models", "compile"
 GIB = 2**30
 MARGIN = 1.1
 COMPILED_BYTES = 2 * GIB
 """Room for what vLLM compiles; there is none on CPUs."""
+_TO_GPUS: Manifest = {"key": "nvidia.com/gpu", "operator": "Exists"}
 _SUB_PATH = re.compile(rf"{MODELS}/([0-9a-f]{{12}})")
 
 
@@ -212,15 +213,17 @@ def fill_document(deployment: LLMDeployment, source: Source, resolved: Resolved,
     }
 
 
-def fill_job(deployment: LLMDeployment, source: Source, resolved: Resolved, kept: Sequence[str], config: Config) -> Manifest:
+def fill_job(deployment: LLMDeployment, source: Source, resolved: Resolved, kept: Sequence[str], config: Config, *, claim_uid: str) -> Manifest:
     """Return the Job. It runs where the pods will, so that a volume is made where they can reach it; nothing else has the source's credentials.
 
-    Its annotation is of everything by which one such Job differs from another, but what is to be kept: that changes while it runs.
+    Its hash is of everything by which one such Job differs from another, but what is to be kept: that changes while it runs. `claim_uid` tells the
+    claim that it fills from one of the same name that is made when that is gone, and by the source's key one that is asked for anew
+    (graftwork.dev/refresh) is tried again, though another attempt did not help.
     """
     made = _job(deployment, fill_document(deployment, source, resolved, kept), source, config)
     plain = _job(deployment, fill_document(deployment, source, resolved, ()), source, config)
-    made_of = hashlib.sha256(json.dumps(plain["spec"], sort_keys=True).encode()).hexdigest()[:16]
-    made["metadata"]["annotations"] = {names.ANNOTATION_TEMPLATE_HASH: made_of}
+    made_of = hashlib.sha256(json.dumps([plain["spec"], claim_uid, resolved.key], sort_keys=True).encode()).hexdigest()[:16]
+    made["metadata"]["annotations"] = {names.ANNOTATION_TEMPLATE_HASH: made_of, names.ANNOTATION_CLAIM_UID: claim_uid}
     return made
 
 
@@ -237,11 +240,20 @@ def _job(deployment: LLMDeployment, document: Mapping[str, Any], source: Source,
                 *credentials.model_volumes(source, deployment.spec.model.credentials_secret),
             ],
             **identity.of_job(deployment),
-            **pods.placement(deployment.spec.pod),
+            **_placement(deployment),
         },
         backoffLimit=RETRIES,
         activeDeadlineSeconds=DEADLINE_SECONDS,
     )
+
+
+def _placement(deployment: LLMDeployment) -> Manifest:
+    """Return where the fill may run: where the pods may. Clusters let those onto nodes with GPUs because they ask for some; a fill asks for none."""
+    fields = pods.placement(deployment.spec.pod)
+    given = fields.get("tolerations", [])
+    if not deployment.spec.accelerator.gpus or _TO_GPUS in given:
+        return fields
+    return {**fields, "tolerations": [*given, _TO_GPUS]}
 
 
 def _fill(deployment: LLMDeployment, source: Source, document: Mapping[str, Any], config: Config) -> Manifest:

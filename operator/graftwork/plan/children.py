@@ -23,15 +23,15 @@ def adapters_config_map(deployment: str, content: str) -> Manifest:
     }
 
 
-def deployment(resource: LLMDeployment, template: Manifest, *, surge: int = 1, unavailable: int = 0) -> Manifest:
-    """Return the Deployment; a new pod is Ready before an old one goes, unless `surge` is 0."""
+def deployment(resource: LLMDeployment, template: Manifest, *, surge: int = 1, unavailable: int = 0, replicas: int | None = None) -> Manifest:
+    """Return the Deployment; a new pod is Ready before an old one goes, unless `surge` is 0. `replicas` None: as many as the spec says."""
     name, deadline = resource.metadata.name, startup.deployment_seconds(template)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": _metadata(name),
         "spec": {
-            "replicas": resource.spec.replicas,
+            "replicas": resource.spec.replicas if replicas is None else replicas,
             "revisionHistoryLimit": 3,
             **({"progressDeadlineSeconds": deadline} if deadline else {}),
             "selector": {"matchLabels": selector(name)},

@@ -10,7 +10,7 @@ from graftwork import names
 from graftwork.api import LLMDeployment
 from graftwork.config import Config
 from graftwork.facts.inspected import Resolved
-from graftwork.plan import credentials, engine, pods, podsecurity, sized
+from graftwork.plan import cache, credentials, engine, pods, podsecurity, sized
 from graftwork.plan.cache import Cached
 from graftwork.plan.mode import ADAPTERS_ON, Mode
 from graftwork.plan.pods import Manifest
@@ -149,7 +149,6 @@ def _agent(deployment: LLMDeployment, inputs: Inputs, config: Config) -> Manifes
 def _engine(deployment: LLMDeployment, inputs: Inputs, config: Config, sizes: Sizes) -> Manifest:
     spec = deployment.spec
     health = {"path": "/health", "port": "http"}
-    compiled = _compiled_mounts(deployment, inputs, config)
     container = pods.container(
         names.CONTAINER_ENGINE,
         spec.engine.image or config.images.engine,
@@ -157,7 +156,7 @@ def _engine(deployment: LLMDeployment, inputs: Inputs, config: Config, sizes: Si
         command=engine.command(),
         args=engine.arguments(deployment, inputs.mode),
         ports=[{"name": "http", "containerPort": engine.container_port(deployment), "protocol": "TCP"}],
-        env=_engine_env(deployment, inputs, keeps_compiled=bool(compiled)),
+        env=_engine_env(deployment, inputs, config),
         startupProbe={"httpGet": health, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": sizes.startup_seconds},
         readinessProbe={"httpGet": {"path": "/graftwork/ready", "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 3},
         livenessProbe={
@@ -176,7 +175,7 @@ def _engine(deployment: LLMDeployment, inputs: Inputs, config: Config, sizes: Si
             _model_mount(inputs),
             pods.mount("home", engine.HOME),
             pods.mount("shm", "/dev/shm"),
-            *compiled,
+            *([pods.mount("model", COMPILED, sub_path=cache.COMPILED)] if _keeps_compiled(deployment, inputs) else []),
         ],
     )
     return {**container, "securityContext": podsecurity.merged(container["securityContext"], spec.pod.container_security_context)}
@@ -188,19 +187,20 @@ def _model_mount(inputs: Inputs) -> Manifest:
     return pods.mount("model", engine.MODEL, read_only=True, sub_path="" if inputs.source.downloaded else inputs.source.path)
 
 
-def _compiled_mounts(deployment: LLMDeployment, inputs: Inputs, config: Config) -> list[Manifest]:
-    """Return where vLLM keeps what it compiles, which depends on the engine and its flags; on CPUs that is quicker made than read."""
-    if inputs.cached is None or deployment.spec.accelerator.cpu:
-        return []
-    made_of = json.dumps([deployment.spec.engine.image or config.images.engine, engine.arguments(deployment, inputs.mode)])
-    return [pods.mount("model", COMPILED, sub_path=f"compile/{hashlib.sha256(made_of.encode()).hexdigest()[:12]}")]
+def _keeps_compiled(deployment: LLMDeployment, inputs: Inputs) -> bool:
+    """Whether vLLM keeps what it compiles in the cache; on CPUs that is quicker made than read."""
+    return inputs.cached is not None and not deployment.spec.accelerator.cpu
 
 
-def _engine_env(deployment: LLMDeployment, inputs: Inputs, *, keeps_compiled: bool) -> list[Manifest]:
-    """Return the engine's variables; one of the spec's own wins."""
+def _engine_env(deployment: LLMDeployment, inputs: Inputs, config: Config) -> list[Manifest]:
+    """Return the engine's variables; one of the spec's own wins. What is compiled depends on the engine and its flags, and has a folder for them.
+
+    The engine makes that folder itself: one that a mount names is made by the kubelet, as root.
+    """
     given = engine.environment(deployment, inputs.mode)
-    if keeps_compiled and all(item["name"] != "VLLM_CACHE_ROOT" for item in given):
-        given.append(pods.env("VLLM_CACHE_ROOT", COMPILED))
+    if _keeps_compiled(deployment, inputs) and all(item["name"] != "VLLM_CACHE_ROOT" for item in given):
+        made_of = json.dumps([deployment.spec.engine.image or config.images.engine, engine.arguments(deployment, inputs.mode)])
+        given.append(pods.env("VLLM_CACHE_ROOT", f"{COMPILED}/{hashlib.sha256(made_of.encode()).hexdigest()[:12]}"))
     return given
 
 

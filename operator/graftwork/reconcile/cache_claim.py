@@ -38,6 +38,8 @@ class Scene:
     """The key of the revision that the spec asks for."""
     applied: str
     """The template hash of what the Deployment has."""
+    frozen: bool = False
+    """Whether a stored template of the spec says how the weights come to its pods: that is not decided any more."""
 
     @property
     def claim_name(self) -> str:
@@ -45,15 +47,33 @@ class Scene:
         return names.cache_claim(self.key.name)
 
     @property
+    def claim_uid(self) -> str:
+        """Its uid; empty if there is none."""
+        return str(self.claim["metadata"]["uid"]) if self.claim is not None else ""
+
+    @property
     def bound(self) -> bool:
         """Whether the claim has a volume that several nodes can mount."""
-        status = (self.claim or {}).get("status") or {}
-        return status.get("phase") == "Bound" and "ReadWriteMany" in (status.get("accessModes") or [])
+        return self.has_volume and "ReadWriteMany" in (((self.claim or {}).get("status") or {}).get("accessModes") or [])
+
+    @property
+    def has_volume(self) -> bool:
+        """Whether the claim has a volume: before, the API server changes nothing of it."""
+        return self.claim_phase == "Bound"
+
+    @property
+    def claim_phase(self) -> str:
+        """Its phase, if it has one yet."""
+        return str(((self.claim or {}).get("status") or {}).get("phase") or "")
+
+    @property
+    def claim_class(self) -> str:
+        """The class that the claim has, which never changes; empty if it has none, or is not there."""
+        return str(((self.claim or {}).get("spec") or {}).get("storageClassName") or "")
 
     def classes(self, found: Sequence[Object]) -> StorageClass | None:
         """Return the class of the claim, or the one that it would get."""
-        name = str(((self.claim or {}).get("spec") or {}).get("storageClassName") or self.deployment.spec.cache.storage_class)
-        return storage_classes.find(found, name, self.ctx.config.cache)
+        return storage_classes.find(found, self.claim_class or self.deployment.spec.cache.storage_class, self.ctx.config.cache)
 
 
 def gather(ctx: Context, obj: Object, deployment: LLMDeployment, source: Source, resolved: Resolved | None) -> Scene:
@@ -80,40 +100,54 @@ def gather(ctx: Context, obj: Object, deployment: LLMDeployment, source: Source,
 
 def class_problem(scene: Scene) -> Problem | None:
     """Return what is wrong where the spec names another class than the claim has."""
-    wanted, present = scene.deployment.spec.cache.storage_class, ((scene.claim or {}).get("spec") or {}).get("storageClassName")
+    wanted, present = scene.deployment.spec.cache.storage_class, scene.claim_class
     if not wanted or not present or wanted == present:
         return None
     text = (
         f"spec.cache.storageClass is {wanted}, and claim {scene.claim_name} has class {present}, which never changes: set it back, or, with "
-        "spec.replicas 0, delete the claim, which is made anew and filled again"
+        "spec.replicas 0, delete the claim, which is made anew and filled again; wait for ModelCached before you set spec.replicas back"
     )
     return Problem(Reason.INVALID_SPEC, text)
 
 
-async def ensure(scene: Scene, sizes: Sequence[int]) -> tuple[int, str]:
-    """Make the claim, or let it grow where its class allows that; return its size, and what helps where that is not enough."""
+@dataclass(frozen=True)
+class Ensured:
+    """The claim as it is asked for; `remedy` says what helps where its size is not enough."""
+
+    uid: str
+    size_bytes: int
+    remedy: str
+
+
+async def ensure(scene: Scene, sizes: Sequence[int]) -> Ensured:
+    """Make the claim, or let it grow where its class allows that."""
     deployment = scene.deployment
     wanted = cache.size_bytes(deployment, scene.resolved.files.bytes if scene.resolved else 0, sizes)
     request = str(_requested(scene.claim) or "")
     present = int(quantity(request) or 0)
     remedy = f"Set spec.cache.size to {cache.shown(max(wanted, present) + max(sizes, default=0) + cache.GIB)} or more"
     grows = True
-    if scene.claim is not None and wanted > present:
+    if scene.claim is not None and not scene.has_volume:
+        grows = False  # it is asked again as soon as it has one
+    elif scene.claim is not None and wanted > present:
         found = scene.classes(await scene.ctx.cluster.list("StorageClass", None))
         grows = bool(found and found.expandable)
         if not grows:
             remedy = (
                 f"The claim has {request}, {cache.shown(wanted)} are needed, and {found or 'its class'} lets no claim grow: lower spec.cache.keep, "
-                f"or, with spec.replicas 0, delete claim {scene.claim_name}: it is made anew with {cache.shown(wanted)} and filled again"
+                f"or, with spec.replicas 0, delete claim {scene.claim_name}: it is made anew with {cache.shown(wanted)} and filled "
+                "again; wait for ModelCached before you set spec.replicas back"
             )
     size = cache.shown(wanted) if deployment.spec.cache.size == "auto" else str(deployment.spec.cache.size)
     if scene.claim is not None and (wanted <= present or not grows):
         size = request
-    manifest = cache.claim(deployment, size, deployment.spec.cache.storage_class)
-    await apply_children(scene.ctx, scene.obj, [manifest], prune_kinds=())
+    storage_class = scene.claim_class or ("" if scene.has_volume else deployment.spec.cache.storage_class)
+    manifest = cache.claim(deployment, size, storage_class)
+    outcome = await apply_children(scene.ctx, scene.obj, [manifest], prune_kinds=())
     if size != request and request:  # what had no room may have it now
         await end(scene, [job for job in scene.jobs if job_facts(job).failed])
-    return int(quantity(size) or 0), remedy
+    uid = str(outcome.live["PersistentVolumeClaim", scene.claim_name]["metadata"]["uid"])
+    return Ensured(uid, int(quantity(size) or 0), remedy)
 
 
 def _requested(claim: Object | None) -> object:

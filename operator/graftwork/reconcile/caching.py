@@ -9,6 +9,7 @@ from datetime import timedelta
 from graftwork import names
 from graftwork.api import LLMDeployment
 from graftwork.clock import parse_rfc3339
+from graftwork.errors import Forbidden, Invalid, NameTaken
 from graftwork.facts import cached as facts
 from graftwork.facts import pods as pod_facts
 from graftwork.facts.cached import CACHED, FAILED, FILLING, Caching, Held
@@ -29,6 +30,8 @@ from graftwork.reconcile.importing import PAUSE_SECONDS, without_pod
 from graftwork.status.caching import Asked, Stand, stand, unbound_since
 from graftwork.status.training import job_facts
 
+STUCK_SECONDS = 30.0
+"""How long a fill's pod may outlive its time to end (30 s) before that is news: most likely its node is gone."""
 UNBOUND_SECONDS = 300.0
 """How long a fill waits for the volume of its claim before that is news: some file shares take minutes to be made."""
 
@@ -45,18 +48,27 @@ async def follow(ctx: Context, obj: Object, deployment: LLMDeployment, source: S
         before = deployment.status.get("cache") or {}
         why = str(before.get("why") or "") if before.get("mode") == frozen else ""
         decision = Decision(frozen, why or "as the stored template of this spec was made")
-        scene = replace(scene, wanted=cache.mounted(template.get("spec") or {}, scene.claim_name) or scene.wanted)
+        scene = replace(scene, wanted=cache.mounted(template.get("spec") or {}, scene.claim_name) or scene.wanted, frozen=True)
     else:
         decision = await _decide(scene)
     if decision.mode == "Shared" and decision.problem is None:
-        return await _shared(scene, decision)
+        try:
+            return await _shared(scene, decision)
+        except (Forbidden, Invalid, NameTaken) as error:
+            return _refused(scene, decision, error)
     ctx.fills.watch(scene.key, [])
-    await end(scene, scene.jobs)
-    known = Caching(decision.mode, decision.why, held=facts.held(deployment.status))
+    held = _held(scene)
+    await _clear(scene, scene.jobs, held)
+    known = Caching(decision.mode, decision.why, claim_uid=scene.claim_uid, held=held)
     if decision.problem is None:
         return known
     stopped = replace(known, waiting=True, problem=decision.problem, again_seconds=observe.REFUSED_SECONDS)
     return replace(stopped, claim=scene.claim_name, key=scene.wanted, phase=FAILED)
+
+
+def lying(ctx: Context, obj: Object, deployment: LLMDeployment, source: Source) -> tuple[Held, ...]:
+    """Return the revisions that lie in the claim, where nothing is to be brought."""
+    return _held(gather(ctx, obj, deployment, source, None))
 
 
 def where(caching: Caching) -> Cached | None:
@@ -68,44 +80,75 @@ async def _decide(scene: Scene) -> Decision:
     """Return what holds for a template that is made now; classes are asked for only where they matter."""
     ctx, spec = scene.ctx, scene.deployment.spec.cache
     undecided = scene.resolved is not None and spec.mode in ("auto", "Shared") and not scene.bound
-    found = scene.classes(await ctx.cluster.list("StorageClass", None)) if undecided else None
+    try:
+        found = scene.classes(await ctx.cluster.list("StorageClass", None)) if undecided else None
+    except Forbidden as error:
+        if spec.mode == "auto":
+            return Decision("PerPod", f"it is not known what the StorageClasses can do, since they cannot be read: {error}")
+        if not spec.storage_class:
+            return Decision("Shared", "as spec.cache.mode says", observe.refused(error))
+        found = None
     decision = cache.decide(scene.deployment, scene.source, scene.resolved, found, bound=scene.bound)
     if decision.mode != "Shared" or decision.problem or scene.resolved is None:
         return decision
-    return replace(decision, problem=class_problem(scene) or cache.room_problem(scene.deployment, scene.resolved.files.bytes))
+    return replace(decision, problem=cache.room_problem(scene.deployment, scene.resolved.files.bytes))
 
 
 async def _shared(scene: Scene, decision: Decision) -> Caching:
     held = _held(scene)
     cached = next((item for item in held if item.key == scene.wanted), None)
-    known = Caching("Shared", decision.why, scene.claim_name, scene.wanted, held=held)
+    known = Caching("Shared", decision.why, scene.claim_name, scene.claim_uid, scene.wanted, held=held)
     if scene.resolved is None and not cached:
         text = (
             f"models/{scene.wanted} is not in claim {scene.claim_name} any more; let the source be looked up: annotation {names.ANNOTATION_REFRESH}"
         )
         return replace(known, phase=FAILED, waiting=True, problem=Problem(Reason.CACHE_FAILED, text))
+    another_class = class_problem(scene)
+    if another_class:
+        return replace(known, phase=FAILED, waiting=True, problem=another_class)
     kept, sizes = _kept(scene, held)
-    size, remedy = await ensure(scene, sizes)
-    known = replace(known, total_bytes=scene.resolved.files.bytes if scene.resolved else None, size_bytes=size)
+    made = await ensure(scene, sizes)
+    total = scene.resolved.files.bytes if scene.resolved else None
+    known = replace(known, claim_uid=made.uid, total_bytes=total, size_bytes=made.size_bytes)
     if cached:
         scene.ctx.fills.watch(scene.key, [])
-        await end(scene, [job for job in scene.jobs if cached.key in {item.key for item in facts.held(scene.deployment.status)}])
+        await _clear(scene, scene.jobs, held)
         return replace(known, phase=CACHED)
-    return await _fill(scene, known, kept, remedy)
+    return await _fill(scene, known, kept, made.remedy)
+
+
+def _refused(scene: Scene, decision: Decision, error: Forbidden | Invalid | NameTaken) -> Caching:
+    """Say that claim or Job cannot be as they should; what lies in the claim is served all the same."""
+    held = _held(scene)
+    cached = any(item.key == scene.wanted for item in held)
+    known = Caching("Shared", decision.why, scene.claim_name, scene.claim_uid, scene.wanted, CACHED if cached else FAILED, held)
+    return replace(known, waiting=not cached, problem=observe.not_made(scene.key, error), again_seconds=observe.REFUSED_SECONDS)
 
 
 def _held(scene: Scene) -> tuple[Held, ...]:
-    """Return the revisions that lie in the claim for sure: those that were there, without what a Job that was begun may have removed."""
-    if scene.claim is None:
+    """Return the revisions that lie in the claim for sure: those that were there, without what a Job that was begun may have removed.
+
+    Of a claim of that name that is gone, neither the status nor a Job says anything of this one; a claim that has lost its volume has nothing.
+    """
+    if scene.claim is None or scene.claim_phase == "Lost":
         return ()
-    found = {item.key: item for item in facts.held(scene.deployment.status)}
+    status = scene.deployment.status
+    found = {item.key: item for item in facts.held(status)} if facts.claim_uid(status) in ("", scene.claim_uid) else {}
     for job in scene.jobs:
+        if (job["metadata"].get("annotations") or {}).get(names.ANNOTATION_CLAIM_UID) != scene.claim_uid:
+            continue
         name, kept = cache.asked(job)
         found = {other: item for other, item in found.items() if other in kept}
         if name and _look(scene, job).done and name not in found:
             mine = scene.resolved if name == scene.wanted else None
             found[name] = Held(key=name, revision=mine.revision if mine else "", bytes=mine.files.bytes if mine else 0)
     return tuple(found.values())
+
+
+async def _clear(scene: Scene, jobs: Sequence[Object], held: Sequence[Held]) -> None:
+    """Delete Jobs once the status says what came of them: nobody else knows what they brought, and what they may have removed."""
+    if facts.held(scene.deployment.status) == tuple(held):
+        await end(scene, jobs)
 
 
 def _kept(scene: Scene, held: Sequence[Held]) -> tuple[list[str], list[int]]:
@@ -131,19 +174,34 @@ async def _fill(scene: Scene, known: Caching, kept: Sequence[str], remedy: str) 
     """Have the Job of the wanted revision, and none beside it: another one knows nothing of what is to be kept for this one."""
     ctx = scene.ctx
     assert scene.resolved is not None, "asked before"
-    manifest = cache.fill_job(scene.deployment, scene.source, scene.resolved, kept, ctx.config)
+    manifest = cache.fill_job(scene.deployment, scene.source, scene.resolved, kept, ctx.config, claim_uid=known.claim_uid)
     asked = Asked(scene.source.text, scene.claim_name, manifest["metadata"]["name"], remedy)
     filling = replace(known, phase=FILLING, waiting=True)
     job = next((item for item in scene.jobs if _is_asked(item, manifest, kept)), None)
     leftovers = [item for item in scene.jobs if item is not job]
-    if leftovers or (job is None and _pods(scene, None)):
-        await end(scene, leftovers)
-        text = f"another fill of claim {scene.claim_name} ends before {scene.source.text} is brought into it"
-        return replace(filling, problem=Problem(Reason.CACHE_FILLING, text, needs_user=False), again_seconds=observe.LEFTOVER_SECONDS)
+    others = [pod for pod in _pods(scene, None) if job is None or pod.controller != job["metadata"]["uid"]]
+    if leftovers or others:
+        await _clear(scene, leftovers, known.held)
+        return _behind(scene, filling, others)
     if job is None:
         outcome = await apply_children(ctx, scene.obj, [manifest], prune_kinds=())
         job = outcome.live["Job", asked.job]
+        filling = replace(filling, held=tuple(item for item in known.held if item.key in kept))
     return await _step(scene, filling, asked, job)
+
+
+def _behind(scene: Scene, filling: Caching, others: Sequence[Pod]) -> Caching:
+    """Say for which pods of another fill this one waits, and what helps where they do not end."""
+    text = f"another fill of claim {scene.claim_name} ends before {scene.source.text} is brought into it"
+    if others:
+        text += f": {', '.join(f'pod {pod.name} on node {pod.node}' if pod.node else f'pod {pod.name}' for pod in others)}"
+    now = scene.ctx.clock.now()
+    stuck = [pod for pod in others if pod.ends_by and (now - parse_rfc3339(pod.ends_by)).total_seconds() >= STUCK_SECONDS]
+    if stuck:
+        names_of = " ".join(pod.name for pod in stuck)
+        text += f". It should have ended long since: where its node is gone for good, `kubectl delete pod {names_of} --force --grace-period=0`"
+    again = observe.REFUSED_SECONDS if stuck else observe.LEFTOVER_SECONDS
+    return replace(filling, problem=Problem(Reason.CACHE_FILLING, text, needs_user=False), again_seconds=again)
 
 
 def _is_asked(job: Object, manifest: Object, kept: Sequence[str]) -> bool:
@@ -188,14 +246,14 @@ def _unbound(scene: Scene, pods: Sequence[Pod]) -> float | None:
 
 
 async def _volumeless(scene: Scene, filling: Caching, job: Object) -> Caching:
-    """Say that no volume is found for the claim, or, where it was our choice, do without a shared cache."""
+    """Say that no volume is found for the claim, or, where it is our choice to make still, do without a shared cache."""
     found = scene.classes(await scene.ctx.cluster.list("StorageClass", None))
     text = f"claim {scene.claim_name} (ReadWriteMany) has had no volume for {UNBOUND_SECONDS / 60:.0f} minutes{f', of {found}' if found else ''}"
-    if scene.deployment.spec.cache.mode == "auto":
+    if scene.deployment.spec.cache.mode == "auto" and not scene.frozen:
         await end(scene, [job])
         scene.ctx.fills.watch(scene.key, [])
         scene.ctx.events.record(scene.obj, str(Reason.CACHE_FALLBACK), f"{text}: each pod downloads the model for itself", warning=True)
-        return Caching("PerPod", text, held=filling.held)
+        return Caching("PerPod", text, claim_uid=filling.claim_uid, held=filling.held)
     remedy = (
         f"`kubectl describe pvc {scene.claim_name}` says why; use a class with ReadWriteMany in spec.cache.storageClass, or set spec.cache.mode to "
         "PerPod"

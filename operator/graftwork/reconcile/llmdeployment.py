@@ -32,7 +32,7 @@ from graftwork.plan.mode import Mode
 from graftwork.plan.pods import Manifest
 from graftwork.plan.sources import Source
 from graftwork.reasons import Reason
-from graftwork.reconcile import caching, canaries, modes, news, observe, resolving, rollout
+from graftwork.reconcile import caching, canaries, modes, news, observe, resolving, rollout, weightless
 from graftwork.reconcile.access import Access
 from graftwork.reconcile.announce import announce
 from graftwork.reconcile.children import apply_children
@@ -219,12 +219,8 @@ async def _make(key: Key, ctx: Context, view: _View, made: _Made, *, watched: fl
             await _apply(ctx, view, resource, view.rules, made.rolled)
         else:
             await apply_children(ctx, view.obj, _common(view, resource, view.rules), resolving.PRUNED_WHILE_WAITING)
-    except NameTaken as error:
-        made.rolled, made.problem = None, observe.name_taken(key, error)
-    except Invalid as error:
-        made.rolled, made.problem = None, Problem(Reason.INVALID_SPEC, f"the API server refuses what the spec asks for: {error}")
-    except Forbidden as error:
-        made.rolled, made.problem = None, observe.refused(error)
+    except (Forbidden, Invalid, NameTaken) as error:
+        made.rolled, made.problem = None, observe.not_made(key, error)
 
 
 async def _decide(ctx: Context, view: _View, resource: LLMDeployment, source: Source, made: _Made, *, watched: float) -> Rollout | None:
@@ -238,9 +234,16 @@ async def _decide(ctx: Context, view: _View, resource: LLMDeployment, source: So
     if not (resolution.waiting or refused):
         made.weights = await caching.follow(ctx, view.obj, resource, source, resolution.resolved, mode=served)
         made.problem = made.problem or made.weights.problem
+    rolled: Rollout | None
     if made.weights is None or made.weights.waiting:
-        return rollout.held(ctx, view.obj, resource, pods=view.pods, agents=view.agents, watched_seconds=watched)
-    return _plan(ctx, view, resource, source, resolution=resolution, weights=made.weights, served=served, watched=watched)
+        rolled = rollout.held(ctx, view.obj, resource, pods=view.pods, agents=view.agents, watched_seconds=watched)
+    else:
+        rolled = _plan(ctx, view, resource, source, resolution=resolution, weights=made.weights, served=served, watched=watched)
+    if rolled:
+        held = made.weights.held if made.weights else caching.lying(ctx, view.obj, resource, source)
+        rolled, weightless_problem = weightless.capped(rolled, resource, view.pods, held)
+        made.problem = made.problem or weightless_problem
+    return rolled
 
 
 def _plan(
@@ -279,7 +282,8 @@ def _common(view: _View, resource: LLMDeployment, rules: Rules) -> list[Manifest
 async def _apply(ctx: Context, view: _View, resource: LLMDeployment, rules: Rules, rolled: Rollout) -> None:
     """Apply the children, the Deployment last."""
     decision = rolled.decision
-    deployment = children.deployment(resource, rolled.applied.template, surge=decision.surge, unavailable=decision.unavailable)
+    strategy = {"surge": decision.surge, "unavailable": decision.unavailable}
+    deployment = children.deployment(resource, rolled.applied.template, **strategy, replicas=rolled.replicas)
     await rollout.check(ctx, view.obj, deployment)
     await apply_children(ctx, view.obj, [*_common(view, resource, rules), rolled.wanted.manifest, deployment])
     for name in rolled.wanted.outdated:

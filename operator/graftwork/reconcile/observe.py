@@ -60,6 +60,15 @@ def refused(error: Forbidden | Invalid) -> Problem:
     return Problem(Reason.RECONCILE_FAILED, f"the API server refuses it, tried again every {REFUSED_SECONDS:.0f} s: {error}", needs_user=False)
 
 
+def not_made(key: Key, error: Forbidden | Invalid | NameTaken) -> Problem:
+    """Return the problem of a child that cannot be made."""
+    if isinstance(error, NameTaken):
+        return name_taken(key, error)
+    if isinstance(error, Invalid):
+        return Problem(Reason.INVALID_SPEC, f"the API server refuses what the spec asks for: {error}")
+    return refused(error)
+
+
 def now(ctx: Context) -> str:
     """Return the time as it is written into objects."""
     return rfc3339(ctx.clock.now())

@@ -32,6 +32,8 @@ class Rollout:
     wanted: Revision
     applied: Revision
     decision: Decision
+    replicas: int | None = None
+    """How many pods the Deployment may have; None: as many as the spec says."""
 
 
 @dataclass

@@ -95,7 +95,7 @@ def condition(caching: Caching | None, before: Sequence[Mapping[str, Any]]) -> t
         return (Condition(MODEL_CACHED, old["status"], reason, old.get("message") or ""),) if reason else ()
     if caching.mode != "Shared":
         return ()
-    if caching.problem:
+    if caching.problem and caching.phase != CACHED:
         return (Condition(MODEL_CACHED, FALSE, caching.problem.reason, caching.problem.message),)
     return (Condition(MODEL_CACHED, TRUE, Reason.MODEL_CACHED, f"models/{caching.key} of claim {caching.claim} is complete and verified"),)
 
@@ -105,7 +105,7 @@ def cache(caching: Caching | None, before: Mapping[str, Any] | None) -> Mapping[
     if caching is None:
         return before
     if caching.mode != "Shared":
-        return {"mode": caching.mode, "why": caching.why}
+        return {"mode": caching.mode, "why": caching.why, **_models(caching)}
     old = before or {}
     return {
         "mode": caching.mode,
@@ -115,8 +115,13 @@ def cache(caching: Caching | None, before: Mapping[str, Any] | None) -> Mapping[
         "key": caching.key or None,
         "phase": caching.phase or None,
         **_bytes(caching, old if old.get("key") == caching.key else {}),
-        "models": [item.to_object() for item in caching.held] or None,
+        **_models(caching),
     }
+
+
+def _models(caching: Caching) -> dict[str, Any]:
+    """Return what lies in which claim, whether the present spec asks for it or not: an older revision of the pods may."""
+    return {"claimUid": caching.claim_uid or None, "models": [item.to_object() for item in caching.held] or None}
 
 
 def _bytes(caching: Caching, old: Mapping[str, Any]) -> dict[str, Any]:

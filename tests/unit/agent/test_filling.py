@@ -83,7 +83,7 @@ def test_a_model_lies_on_the_claim_with_its_manifest_and_nothing_beside(filler: 
     assert base_fingerprint(claim / "models" / key) == base_fingerprint(base)
     assert set(model_of(claim, key)) == {*files_of(base), "tokenizer.json", "1_Pooling/config.json"}
     assert {name.split("/")[0] for name in lying(claim)} == {"models"}
-    assert [path.name for path in claim.iterdir()] == ["models"]
+    assert sorted(path.name for path in claim.iterdir()) == ["compile", "models"]
     filled_ = {name: result["filled"][name] for name in ("key", "files", "bytes", "fetchedBytes")}
     assert filled_ == {"key": key, "files": 4, "bytes": wanted["files"]["bytes"], "fetchedBytes": wanted["files"]["bytes"]}
     assert result["pruned"] == []
@@ -105,6 +105,19 @@ def test_a_restart_after_success_asks_the_source_for_nothing(filler: Filler, cla
     assert (code, result["filled"]["fetchedBytes"], result["filled"]["files"]) == (0, 0, 4)
     assert hub.seen == []
     assert lying(claim) == before
+
+
+def test_engines_of_any_user_may_keep_what_they_compile_and_a_fill_touches_nothing_of_it(filler: Filler, claim: Path) -> None:
+    wanted = instructions(HUB, filler.env, claim)
+    assert filler.run(wanted)[0] == 0
+    assert (claim / "compile").stat().st_mode & 0o777 == 0o777, "whatever the umask"
+    (claim / "compile" / "x").write_text("compiled")
+    assert filler.run(wanted)[0] == 0
+    assert (claim / "compile" / "x").read_text() == "compiled"
+    (claim / "compile" / "x").unlink()
+    (claim / "compile").rmdir()
+    assert filler.run(wanted)[0] == 0
+    assert (claim / "compile").is_dir(), "though the model was there already"
 
 
 def test_the_pinned_commit_comes_though_the_branch_has_moved(filler: Filler, claim: Path, hub: Hub, base: Path, tmp_path: Path) -> None:
@@ -174,6 +187,17 @@ def test_a_claim_without_room_names_need_free_and_itself_and_asks_for_nothing(
     for text in ("support-cache", f"{need} bytes", "10 bytes are free", f"{need - 10} bytes more", "cache.size"):
         assert text in result["message"]
     assert not [seen for seen in hub.seen if "/resolve/" in seen.path]
+
+
+def test_a_full_claim_names_what_engines_compiled_there(filler: Filler, claim: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = instructions(HUB, filler.env, claim)
+    (claim / "compile" / "0123456789ab").mkdir(parents=True)
+    (claim / "compile" / "0123456789ab" / "graph").write_bytes(b"x" * 4321)
+    monkeypatch.setattr(filled.Claim, "free_bytes", lambda self: 10)
+    code, result = filler.run(wanted)
+    assert (code, result["reason"]) == (70, "DiskFull")
+    assert "4321 bytes" in result["message"]
+    assert "compile/" in result["message"]
 
 
 def test_an_old_revision_makes_room_where_it_is_needed_and_one_that_is_kept_does_not(
@@ -271,7 +295,7 @@ def test_several_fills_at_once_end_with_one_model(filler: Filler, claim: Path, b
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert base_fingerprint(claim / "models" / wanted["key"]) == base_fingerprint(base)
     filler.run(wanted)
-    assert [path.name for path in claim.iterdir()] == ["models"], "the last one leaves no remains of the others"
+    assert sorted(path.name for path in claim.iterdir()) == ["compile", "models"], "the last one leaves no remains of the others"
 
 
 @pytest.mark.parametrize(

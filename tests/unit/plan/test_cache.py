@@ -201,16 +201,17 @@ def test_what_is_compiled_is_kept_by_engine_and_flags() -> None:
         spec = made.spec.model_copy(update={"engine": made.spec.engine.model_copy(update=engine)})
         inputs = serving.Inputs(source_of("s3://models/tiny"), cached=cache.Cached("tiny-cache", "0123456789ab"))
         pod = serving.pod_template(made.model_copy(update={"spec": spec}), inputs, CONFIG, "hash")["spec"]
-        (path,) = [mount["subPath"] for mount in pod["containers"][0]["volumeMounts"] if mount["mountPath"] == serving.COMPILED]
-        assert {"name": "VLLM_CACHE_ROOT", "value": serving.COMPILED} in pod["containers"][0]["env"]
-        return str(path)
+        assert [mount["subPath"] for mount in pod["containers"][0]["volumeMounts"] if mount["mountPath"] == serving.COMPILED] == ["compile"]
+        (root,) = [item["value"] for item in pod["containers"][0]["env"] if item["name"] == "VLLM_CACHE_ROOT"]
+        assert root.startswith(f"{serving.COMPILED}/"), "a folder that the engine makes, and no kubelet as root"
+        return str(root)
 
     assert compiled() == compiled()
     assert len({compiled(), compiled(image="engine:2"), compiled(dtype="half"), compiled(enforce_eager=True)}) == 4
 
 
 def job(kept: tuple[str, ...] = (), config: Config = CONFIG, **settings: Any) -> dict[str, Any]:
-    return cache.fill_job(deployment("hf://acme/tiny", **settings), source_of("hf://acme/tiny"), resolved(), kept, config)
+    return cache.fill_job(deployment("hf://acme/tiny", **settings), source_of("hf://acme/tiny"), resolved(), kept, config, claim_uid="uid-claim")
 
 
 def test_a_fill_is_told_what_to_keep_and_can_be_asked_for_it() -> None:
@@ -238,3 +239,10 @@ def test_only_the_mode_and_the_class_make_another_template() -> None:
     plain = template_hash(deployment())
     assert template_hash(deployment(mode="auto", size="100Gi", keep=5)) == plain
     assert len({plain, template_hash(deployment(mode="Shared")), template_hash(deployment(storageClass="files"))}) == 3
+
+
+@pytest.mark.parametrize("cpu", [True, False])
+def test_a_fill_goes_where_pods_with_gpus_may(cpu: bool) -> None:
+    found = cache.fill_job(deployment(cpu=cpu), source_of("s3://models/tiny"), resolved("s3://models/tiny"), [], CONFIG, claim_uid="uid-claim")
+    expected = [] if cpu else [{"key": "nvidia.com/gpu", "operator": "Exists"}]
+    assert found["spec"]["template"]["spec"].get("tolerations", []) == expected

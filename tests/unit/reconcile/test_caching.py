@@ -10,6 +10,7 @@ from graftwork import names
 from graftwork.api.status import LLMDeploymentStatus
 from graftwork.cluster.kinds import Key
 from graftwork.cluster.protocol import PeerView
+from graftwork.errors import ApiError, Forbidden, Invalid
 from graftwork.plan import cache, storage_classes
 
 from tests.unit.reconcile.test_resolving import COMMIT, COMPLETE, FAILED, GAVE_UP, NEWER, SOURCE, answered, asked, refresh
@@ -59,6 +60,11 @@ def status(world: World) -> dict[str, Any]:
 
 def claim(world: World) -> dict[str, Any]:
     return world.get("PersistentVolumeClaim", "support-cache")
+
+
+def bind(world: World, modes: tuple[str, ...] = ("ReadWriteMany",)) -> None:
+    """Let the claim have its volume."""
+    world.cluster.seed({**claim(world), "status": {"phase": "Bound", "accessModes": list(modes)}})
 
 
 def requested(world: World) -> str:
@@ -287,6 +293,45 @@ async def test_a_claim_that_is_gone_is_made_and_filled_again(world: World) -> No
     assert document(world)["key"] == FIRST
 
 
+async def test_no_pod_is_made_on_a_new_claim_before_it_is_filled(world: World) -> None:
+    await served(world)
+    world.edit("LLMDeployment", "support", replicas=0)
+    await run(world)
+    await world.cluster.delete("Pod", "ml", "p1")
+    await world.cluster.delete("PersistentVolumeClaim", "ml", "support-cache")
+    world.edit("LLMDeployment", "support", replicas=3)
+    for _ in range(3):
+        await run(world)
+        assert world.get("Deployment", "support")["spec"]["replicas"] == 0
+    assert condition(status(world), "Reconciling") == ("True", "CacheFilling")
+    await filled(world, "f2")
+    assert world.get("Deployment", "support")["spec"]["replicas"] == 3
+
+
+async def test_pods_that_are_there_stay_when_their_claim_is_gone_and_no_more_are_made(world: World) -> None:
+    await served(world)
+    await world.cluster.delete("PersistentVolumeClaim", "ml", "support-cache")
+    world.edit("LLMDeployment", "support", replicas=3)
+    await run(world)
+    assert world.get("Deployment", "support")["spec"]["replicas"] == 1
+
+
+async def test_a_revision_to_go_back_to_is_known_to_lie_in_the_claim_though_the_spec_is_of_no_cache(world: World) -> None:
+    await served(world)
+    template = world.get("Deployment", "support")["spec"]["template"]
+    world.edit("LLMDeployment", "support", cache={"mode": "PerPod"}, replicas=2)
+    await run(world)
+    assert [item["key"] for item in status(world)["cache"]["models"]] == [FIRST]
+    LLMDeploymentStatus.model_validate(status(world))
+    world.edit("LLMDeployment", "support", cache={**SHARED, "storageClass": "others"}, replicas=3)
+    await run(world)
+    assert condition(status(world), "Stalled") == ("True", "InvalidSpec")
+    world.edit("LLMDeployment", "support", cache=SHARED)
+    await run(world)
+    assert (world.get("Deployment", "support")["spec"]["template"], world.get("Deployment", "support")["spec"]["replicas"]) == (template, 3)
+    assert fills(world) == []
+
+
 async def test_a_full_disk_is_named_with_what_to_do_and_the_old_revision_serves(world: World) -> None:
     await served(world)
     before = world.get("Deployment", "support")
@@ -304,6 +349,7 @@ async def test_a_full_disk_is_named_with_what_to_do_and_the_old_revision_serves(
 async def test_a_claim_grows_where_its_class_allows_it_and_what_had_no_room_is_tried_at_once(world: World) -> None:
     add_class(world, allowVolumeExpansion=True)
     await begun(world)
+    bind(world)
     fill_pod(world, (70, over("DiskFull", "no room")))
     world.cluster.seed({**fill(world), "status": {"conditions": [GAVE_UP]}})
     await run(world)
@@ -317,8 +363,56 @@ async def test_a_claim_grows_where_its_class_allows_it_and_what_had_no_room_is_t
     assert requested(world) == "5Gi", "a claim never shrinks"
 
 
+async def test_a_claim_without_a_volume_grows_as_soon_as_it_has_one(world: World) -> None:
+    add_class(world, allowVolumeExpansion=True)
+    await begun(world)
+    world.edit("LLMDeployment", "support", cache={**SHARED, "size": "5Gi"})
+    await run(world)
+    assert requested(world) == "1Gi"
+    assert condition(status(world), "Stalled")[0] == "False"
+    bind(world)
+    await run(world)
+    assert requested(world) == "5Gi"
+
+
+async def test_a_spec_that_names_no_class_any_more_leaves_the_claim_its_own(world: World) -> None:
+    add_class(world, allowVolumeExpansion=True)
+    await served(world)
+    bind(world)
+    world.edit("LLMDeployment", "support", cache={"mode": "Shared", "size": "5Gi"})
+    await run(world)
+    assert condition(status(world), "Stalled")[0] == "False"
+    assert (claim(world)["spec"]["storageClassName"], requested(world)) == ("files", "5Gi")
+
+
+async def test_a_claim_without_a_class_gets_the_one_that_is_named_then() -> None:
+    world = World()
+    world.deployment(model={"source": SOURCE}, cache={"mode": "Shared", "storageClass": "files"})
+    await run(world)
+    await answered(world)
+    world.cluster.seed({**claim(world), "spec": {key: value for key, value in claim(world)["spec"].items() if key != "storageClassName"}})
+    await run(world)
+    assert claim(world)["spec"]["storageClassName"] == "files"
+
+
+async def test_another_class_is_refused_for_a_stored_template_too(world: World) -> None:
+    await served(world)
+    await world.cluster.delete("PersistentVolumeClaim", "ml", "support-cache")
+    world.edit("LLMDeployment", "support", cache={**SHARED, "storageClass": "others"})
+    await run(world)
+    await run(world)
+    assert claim(world)["spec"]["storageClassName"] == "others"
+    before = world.get("Deployment", "support")
+    world.edit("LLMDeployment", "support", cache=SHARED)
+    await run(world)
+    assert condition(status(world), "Stalled") == ("True", "InvalidSpec")
+    assert "has class others" in message(status(world), "Stalled")
+    assert world.get("Deployment", "support") == before
+
+
 async def test_a_claim_that_cannot_grow_stays_and_its_full_disk_says_so(world: World) -> None:
     await begun(world)
+    bind(world)
     world.edit("LLMDeployment", "support", cache={**SHARED, "size": "5Gi"})
     await run(world)
     assert requested(world) == "1Gi"
@@ -338,6 +432,20 @@ async def test_what_another_attempt_cannot_help_is_not_tried_again(world: World)
     await world.clock.advance(3600)
     await run(world)
     assert fill(world)["status"]
+
+
+async def test_what_was_refused_for_good_is_tried_again_when_the_source_is_looked_up_anew(world: World) -> None:
+    await begun(world)
+    fill_pod(world, (65, over("SourceDenied", "the token is refused")))
+    world.cluster.seed({**fill(world), "status": {"conditions": [FAILED]}})
+    await run(world)
+    assert condition(status(world), "Stalled") == ("True", "SourceDenied")
+    refresh(world, "again")
+    await run(world)
+    await answered(world, pod="i2")
+    await run(world)
+    assert not fill(world).get("status")
+    assert condition(status(world), "ModelCached") == ("False", "CacheFilling")
 
 
 async def test_an_outage_ends_without_anybody_s_doing(world: World) -> None:
@@ -414,6 +522,28 @@ async def test_auto_does_without_when_no_volume_is_found_and_explicit_says_so(wo
     assert explicit.find("Deployment", "support") is None
 
 
+async def test_a_stored_template_that_shares_is_not_contradicted_by_a_claim_without_a_volume(world: World) -> None:
+    await asked(world)
+    await answered(world)
+    await filled(world)
+    world.pod()
+    await run(world)
+    await run(world)
+    before = world.get("Deployment", "support")
+    await world.cluster.delete("PersistentVolumeClaim", "ml", "support-cache")
+    await run(world)
+    await run(world)
+    fill_pod(world, pod="f2", node="", unschedulable=UNBOUND, created="2026-11-21T13:00:00Z")
+    await world.clock.advance(301)
+    for _ in range(2):
+        await run(world)
+        assert condition(status(world), "ModelCached") == ("False", "CacheNotShared")
+        assert status(world)["cache"]["mode"] == "Shared"
+        assert len(fills(world)) == 1
+    assert not any(reason == "CacheFallback" for _, reason, _ in world.events.recorded)
+    assert world.get("Deployment", "support")["spec"] == before["spec"]
+
+
 async def test_a_pod_that_waits_for_something_else_is_no_claim_without_a_volume(world: World) -> None:
     await begun(world)
     fill_pod(world, node="", unschedulable="0/2 nodes are available: 2 Insufficient memory.", created="2026-11-21T13:00:00Z")
@@ -440,3 +570,48 @@ async def test_a_wrong_spec_changes_nothing_that_is_told_of_the_cache(world: Wor
     assert condition(status(world), "Stalled")[0] == "True"
     assert status(world)["cache"] == before
     assert condition(status(world), "ModelCached") == ("True", "ModelCached")
+
+
+@pytest.mark.parametrize(("error", "reason"), [(Forbidden("exceeded quota: storage"), "ReconcileFailed"), (Invalid("spec: no"), "InvalidSpec")])
+async def test_a_claim_that_may_not_grow_stops_nothing_that_serves(world: World, error: ApiError, reason: str) -> None:
+    add_class(world, allowVolumeExpansion=True)
+    await served(world)
+    bind(world)
+    world.cluster.fail = lambda verb, kind: error if (verb, kind) == ("apply", "PersistentVolumeClaim") else None
+    world.edit("LLMDeployment", "support", cache={**SHARED, "size": "5Gi"}, replicas=3)
+    await run(world)
+    assert world.get("Deployment", "support")["spec"]["replicas"] == 3
+    assert condition(status(world), "ModelCached") == ("True", "ModelCached")
+    assert reason in (condition(status(world), "Stalled")[1], condition(status(world), "Reconciling")[1])
+    assert str(error) in message(status(world), "Reconciling") + message(status(world), "Stalled")
+
+
+async def test_a_fill_that_may_not_be_made_stops_nothing_that_serves(world: World) -> None:
+    await served(world)
+    foreign = {"namespace": "ml", "name": f"support-fill-{SECOND}", "uid": "theirs", "labels": {}}
+    world.cluster.objects[Key("Job", "ml", f"support-fill-{SECOND}")] = {"apiVersion": "batch/v1", "kind": "Job", "metadata": foreign}
+    await moved(world)
+    world.edit("LLMDeployment", "support", replicas=3)
+    await run(world)
+    assert condition(status(world), "Stalled") == ("True", "NameTaken")
+    assert condition(status(world), "ModelCached") == ("False", "NameTaken")
+    assert (world.get("Deployment", "support")["spec"]["replicas"], mounted(world)) == (3, FIRST)
+
+
+async def test_auto_does_without_where_classes_cannot_be_read(world: World) -> None:
+    world.cluster.fail = lambda verb, kind: Forbidden("storageclasses is forbidden") if kind == "StorageClass" else None
+    await asked(world)
+    await answered(world)
+    assert status(world)["cache"]["mode"] == "PerPod"
+    assert "storageclasses is forbidden" in status(world)["cache"]["why"]
+    assert condition(status(world), "Stalled")[0] == "False"
+    assert mounted(world) == ""
+    assert world.find("Deployment", "support")
+    named = World()
+    named.cluster.fail = world.cluster.fail
+    await begun(named)
+    assert document(named)["key"] == FIRST, "a class that is named is tried"
+    unnamed = World()
+    unnamed.cluster.fail = world.cluster.fail
+    await begun(unnamed, storageClass="")
+    assert condition(status(unnamed), "ModelCached") == ("False", "ReconcileFailed")

@@ -14,7 +14,7 @@ from graftwork.cluster.kinds import KINDS, Key
 from graftwork.cluster.mirror import Mirror
 from graftwork.cluster.protocol import PeerView, PodRef
 from graftwork.config import Config
-from graftwork.errors import AlreadyExists, ApiError, Conflict, NotFound
+from graftwork.errors import AlreadyExists, ApiError, Conflict, Invalid, NotFound
 from graftwork.reconcile.context import Context
 
 CONFIG = Config.model_validate({"images": {"engine": "engine:1", "agent": "agent:1", "trainer": "trainer:1"}, "lease": {"namespace": "graftwork"}})
@@ -111,6 +111,10 @@ class FakeCluster:
         ]
 
     async def apply(self, obj: dict[str, Any]) -> dict[str, Any]:
+        known = self.objects.get(_key(obj))
+        if obj["kind"] == "PersistentVolumeClaim" and known:
+            _refuse_claim(known, obj)
+            obj = {**obj, "status": known.get("status") or {}}
         return self._write("apply", {**obj, "metadata": {**obj["metadata"], "managedFields": [_owned(obj)]}})
 
     async def try_apply(self, obj: dict[str, Any]) -> None:
@@ -226,6 +230,15 @@ def obj_of(kind: str, name: str = "one", namespace: str = "ml", **metadata: Any)
 
 def _key(obj: dict[str, Any]) -> Key:
     return Key(obj["kind"], obj["metadata"]["namespace"], obj["metadata"]["name"])
+
+
+def _refuse_claim(known: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse what the API server refuses of a claim: any change, but a first class, and a larger request of one that has its volume."""
+    before, after = ({"storageClassName": wanted["spec"].get("storageClassName"), **known["spec"]}, {"storageClassName": None, **wanted["spec"]})
+    if (known.get("status") or {}).get("phase") == "Bound":
+        before, after = ({**item, "resources": None} for item in (before, after))
+    if before != after:
+        raise Invalid("spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims")
 
 
 def _merge(base: Any, patch: Any) -> Any:
