@@ -112,7 +112,7 @@ class Ours(Side):
     def start(self) -> None:
         """Apply it."""
         model = {"source": f"hf://{REPOSITORY}", "servedName": MODEL}
-        self.kube.apply(deployment(self.name, 2, model=model, adapters=NO_ADAPTERS))
+        self.kube.apply(deployment(self.name, 2, model=model, adapters=NO_ADAPTERS, pod={"resources": REQUESTS}))
 
     def settled(self, replicas: int = 2, before: Pods = (), replaced: int = 0) -> list[Object]:
         pods = super().settled(replicas, before, replaced)
