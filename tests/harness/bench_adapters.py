@@ -6,13 +6,7 @@ Each phase makes what it needs, so one can be repeated: `make bench-adapters ONL
 from __future__ import annotations
 
 import argparse
-import logging
-import signal
-import sys
-import time
 from collections.abc import Callable, Sequence
-from types import FrameType
-from typing import TypeVar
 
 from tests.harness import install, records
 from tests.harness.bench_balance import balance
@@ -22,10 +16,9 @@ from tests.harness.bench_many import many
 from tests.harness.bench_stage import RECORD, ROOM, TAUGHT, Sizes, Stage
 from tests.harness.bench_usual import usual
 from tests.harness.guard_cpu import guard_cpu
+from tests.harness.phases import conclude, run, within
 
-LOG = logging.getLogger("bench_adapters")
 LIMIT_MINUTES = 25
-S = TypeVar("S")
 PHASES: dict[str, Callable[[Stage], None]] = {  # in an order with few changes of the deployment: each change starts engines
     "one-pod": one_pod,
     "rollback": rollback,
@@ -37,10 +30,6 @@ PHASES: dict[str, Callable[[Stage], None]] = {  # in an order with few changes o
     "three-pods": three_pods,
     "many": many,
 }
-
-
-class OutOfTimeError(BaseException):
-    """The whole run took longer than it may; not an Exception, so that no phase takes it for its own."""
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -69,31 +58,6 @@ def command(chosen: argparse.Namespace) -> str:
     return "make bench-adapters" + only + (f' ARGS="{" ".join(changed)}"' if changed else "")
 
 
-def run(phases: dict[str, Callable[[S], None]], stage: S) -> list[str]:
-    """Run each phase and return the names of those that failed: what one cannot measure does not keep the others from theirs."""
-    failed = []
-    for name, phase in phases.items():
-        began = time.monotonic()
-        print(f"--- {name}", flush=True)
-        try:
-            phase(stage)
-        except Exception:
-            LOG.exception("%s failed", name)
-            failed.append(name)
-        print(f"--- {name}: {time.monotonic() - began:.0f} s", flush=True)
-    return failed
-
-
-def verdict(failed: Sequence[str], missed: Sequence[str]) -> str:
-    """Return why the run counts as failed: phases without figures, and figures beyond their limits; nothing when it does not."""
-    lines = [f"not measured: {', '.join(failed)}"] if failed else []
-    return "\n".join([*lines, *(["these figures miss their limits:", *missed] if missed else [])])
-
-
-def _out_of_time(_number: int, _frame: FrameType | None) -> None:
-    raise OutOfTimeError
-
-
 def main() -> None:
     """Measure and write docs/benchmarks/adapters.json."""
     chosen = arguments()
@@ -101,23 +65,15 @@ def main() -> None:
     recorder = records.Recorder(RECORD, command(chosen))
     stage = Stage(environment, recorder, Sizes(chosen.adapters, chosen.many, chosen.pairs, chosen.flips))
     phases = {chosen.only: PHASES[chosen.only]} if chosen.only else PHASES
-    signal.signal(signal.SIGALRM, _out_of_time)
-    signal.alarm(LIMIT_MINUTES * 60)
     try:
-        if not chosen.only:
-            stage.remove()
-        failed = run(phases, stage)
-    except OutOfTimeError:
-        sys.exit(f"stopped after {LIMIT_MINUTES} minutes; the figures that are known are written, the phase that began last is not complete")
+        with within(LIMIT_MINUTES):
+            if not chosen.only:
+                stage.remove()
+            failed = run(phases, stage)
     finally:
-        signal.alarm(0)
         if not chosen.keep:
             stage.remove()
-    path = records.FOLDER / f"{RECORD}.md"
-    if path.exists():
-        print(path.read_text())
-    if faults := verdict(failed, recorder.missed()):
-        sys.exit(faults)
+    conclude(RECORD, failed, recorder.missed())
 
 
 if __name__ == "__main__":

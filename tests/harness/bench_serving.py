@@ -7,21 +7,18 @@ operator against an API server without nodes and controllers, which needs no clu
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
 
 from tests.harness import records
-from tests.harness.bench_adapters import OutOfTimeError, run, verdict
 from tests.harness.bench_create import Bench, Sizes, create, edit, many
 from tests.harness.bench_disrupt import disruptions, migrate
 from tests.harness.bench_places import PLACES
 from tests.harness.disrupt import DISRUPTIONS
 from tests.harness.disrupt import chosen as chosen_disruptions
+from tests.harness.phases import conclude, run, within
 
 RECORD = "serving"
-LIMIT_MINUTES = 40
+LIMIT_MINUTES = 60
 WITHOUT_ENGINES: dict[str, Callable[[Bench], None]] = {"create": create, "edit": edit, "many": many}
 PHASES: dict[str, Callable[[Bench], None]] = {**WITHOUT_ENGINES, "disruptions": disruptions, "migrate": migrate}
 
@@ -54,31 +51,16 @@ def command(chosen: argparse.Namespace) -> str:
     return "make bench-serving" + (f" ONLY={chosen.only}" if chosen.only else "") + (f' ARGS="{" ".join(changed)}"' if changed else "")
 
 
-def _out_of_time(_number: int, _frame: FrameType | None) -> None:
-    raise OutOfTimeError
-
-
 def main() -> None:
     """Measure and write docs/benchmarks/serving.json."""
     chosen = arguments()
     recorder = records.Recorder(RECORD, command(chosen))
     possible = PHASES if chosen.where == "cluster" else WITHOUT_ENGINES
     phases = {chosen.only: possible[chosen.only]} if chosen.only else possible
-    with PLACES[chosen.where]() as place:
+    with PLACES[chosen.where]() as place, within(LIMIT_MINUTES):
         bench = Bench(place, recorder, Sizes(chosen.created, chosen.edited, chosen.many, chosen.requests, chosen.disruptions))
-        signal.signal(signal.SIGALRM, _out_of_time)
-        signal.alarm(LIMIT_MINUTES * 60)
-        try:
-            failed = run(phases, bench)
-        except OutOfTimeError:
-            sys.exit(f"stopped after {LIMIT_MINUTES} minutes; the figures that are known are written")
-        finally:
-            signal.alarm(0)
-    path = records.FOLDER / f"{RECORD}.md"
-    if path.exists():
-        print(path.read_text())
-    if faults := verdict(failed, recorder.missed()):
-        sys.exit(faults)
+        failed = run(phases, bench)
+    conclude(RECORD, failed, recorder.missed())
 
 
 if __name__ == "__main__":

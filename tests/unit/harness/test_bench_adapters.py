@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any
 
 import jsonschema
 import pytest
 
-from tests.harness import bench_adapters, bench_guard, bench_hot, bench_many, bench_stage, bench_usual, install, records
+from tests.harness import bench_guard, bench_hot, bench_many, bench_stage, bench_usual, install, phases, records
 from tests.harness.bench_adapters import arguments, command
 
 SCHEMA = json.loads((records.ROOT / "docs/design/schemas/benchmark.schema.json").read_text())
@@ -45,22 +46,25 @@ def test_a_phase_that_fails_does_not_keep_the_next_from_its_figures() -> None:
     def broken(_: bench_stage.Stage) -> None:
         raise AssertionError("no pod is ready")
 
-    assert bench_adapters.run({"a": broken, "b": lambda _: ran.append("b")}, stage()) == ["a"]
+    assert phases.run({"a": broken, "b": lambda _: ran.append("b")}, stage()) == ["a"]
     assert ran == ["b"]
 
 
 def test_the_end_of_the_time_ends_the_run() -> None:
     def slow(_: bench_stage.Stage) -> None:
-        raise bench_adapters.OutOfTimeError
+        raise phases.OutOfTimeError
 
-    with pytest.raises(bench_adapters.OutOfTimeError):
-        bench_adapters.run({"a": slow, "b": lambda _: pytest.fail("ran")}, stage())
+    with pytest.raises(phases.OutOfTimeError):
+        phases.run({"a": slow, "b": lambda _: pytest.fail("ran")}, stage())
+    with pytest.raises(SystemExit, match="stopped after 5 minutes"), phases.within(5):
+        raise phases.OutOfTimeError
+    assert signal.alarm(0) == 0, "nothing rings later"
 
 
 def test_a_run_fails_for_what_it_did_not_measure_and_for_what_misses_its_limit() -> None:
-    assert bench_adapters.verdict([], []) == ""
-    assert bench_adapters.verdict(["guard", "many"], []) == "not measured: guard, many"
-    assert bench_adapters.verdict(["guard"], ["x: 2 s, the limit is 1 s"]).splitlines() == [
+    assert phases.verdict([], []) == ""
+    assert phases.verdict(["guard", "many"], []) == "not measured: guard, many"
+    assert phases.verdict(["guard"], ["x: 2 s, the limit is 1 s"]).splitlines() == [
         "not measured: guard",
         "these figures miss their limits:",
         "x: 2 s, the limit is 1 s",
