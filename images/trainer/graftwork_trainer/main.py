@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from graftwork_store import results
+from graftwork_store import progress_server, results
 from graftwork_store.errors import StoreError
 from graftwork_store.store import Store
 
-from graftwork_trainer import base, data, process, publish, server
+from graftwork_trainer import base, data, process, publish
 from graftwork_trainer.config import Run, parse_run
 from graftwork_trainer.encode import Encoded, encode
 from graftwork_trainer.errors import RunError, dataset_invalid
@@ -74,7 +74,7 @@ def explain(error: BaseException) -> tuple[str, str]:
 def _run(run: Run, environment: Mapping[str, str], known: Known) -> tuple[str, str, str]:
     """Return (outcome, reason, message); everything that can be refused is checked before torch is imported, which takes seconds."""
     progress = Progress()
-    server.serve(progress, run.progress_port)
+    progress_server.serve(progress, run.progress_port)
     process.prepare_environment(run.scratch)
     checked = data.load(run.dataset.path, run.dataset.format, run.dataset.validation, run.training.seed)
     known.fields["dataset"] = checked.facts(None)

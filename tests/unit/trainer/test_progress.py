@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from graftwork_trainer import server
+from graftwork_store import progress_server
 from graftwork_trainer.progress import Progress
 
 from tests.unit.trainer.samples import schema
@@ -25,7 +25,7 @@ def progress() -> Progress:
 
 @pytest.fixture
 def port(progress: Progress) -> Iterator[int]:
-    running = server.serve(progress, 0)
+    running = progress_server.serve(progress, 0)
     yield running.server_address[1]
     running.shutdown()
     running.server_close()
