@@ -195,7 +195,7 @@ async def test_what_one_engine_process_refused_is_fetched_anew_for_the_next(pod:
     async with pod.serve() as seen:
         await seen.until(lambda: seen.state(name) == "Refused")
         async with asyncio.timeout(10):
-            while pod.on_disk():
+            while pod.on_disk():  # that files go is no news in a status, so nobody sends word of it
                 await asyncio.sleep(0.02)
         engine.faults.errors.clear()
         await engine.restart()
@@ -212,6 +212,7 @@ async def test_a_node_without_inotify_instances_only_costs_time(pod: Pod, engine
     async with pod.serve() as seen:
         pod.desire(adapters_json([entry(published)]))
         await seen.until(lambda: seen.state(engine_name(published)) == "Loaded")
+    assert engine.loaded == [engine_name(published)]
 
 
 async def test_a_new_engine_process_gets_everything_again(pod: Pod, engine: StubEngine) -> None:
@@ -270,6 +271,7 @@ async def test_what_a_killed_agent_left_half_done_is_removed(pod: Pod) -> None:
     pod.desire(adapters_json([]))
     async with pod.serve() as seen:
         await seen.until(lambda: pod.on_disk() == [] and seen.status["adapters"] == [])
+    assert list((pod.root / "adapters").iterdir()) == []
 
 
 async def test_an_adapter_that_was_unloaded_by_hand_comes_back(pod: Pod, engine: StubEngine) -> None:
@@ -280,6 +282,7 @@ async def test_an_adapter_that_was_unloaded_by_hand_comes_back(pod: Pod, engine:
         engine.loaded.clear()
         await engine.until(lambda: engine.count("load", engine_name(published)) == 2, 2.0)
         await seen.until(lambda: seen.state(engine_name(published)) == "Loaded" and seen.status["routes"])
+    assert engine.loaded == [engine_name(published)]
 
 
 async def test_an_adapter_of_our_naming_that_nobody_asked_for_is_unloaded_and_other_models_are_left_alone(pod: Pod, engine: StubEngine) -> None:
@@ -287,6 +290,7 @@ async def test_an_adapter_of_our_naming_that_nobody_asked_for_is_unloaded_and_ot
     pod.desire(adapters_json([]))
     async with pod.serve():
         await engine.until(lambda: engine.loaded == ["somebody-elses"])
+    assert engine.count("unload", "stranger--0123456789ab") == 1
 
 
 async def test_a_draining_engine_gets_no_more_loads(pod: Pod, engine: StubEngine) -> None:
@@ -342,7 +346,8 @@ async def test_a_base_whose_configuration_has_no_fingerprint_is_reported(pod: Po
     (pod.root / "base" / "config.json").write_text('{"model_type": "\\ud800"}')  # half of a pair: JSON, but no text
     pod.desire(adapters_json([]))
     async with pod.serve() as seen:
-        await seen.until(lambda: "surrogates" in ((seen.status.get("base") or {}).get("error") or ""))
+        await seen.until(lambda: (seen.status.get("base") or {}).get("error"))
+        assert "surrogates" in seen.status["base"]["error"]
 
 
 async def test_a_higher_limit_of_rank_gives_a_refused_adapter_another_chance(pod: Pod) -> None:
@@ -352,6 +357,7 @@ async def test_a_higher_limit_of_rank_gives_a_refused_adapter_another_chance(pod
         await seen.until(lambda: seen.adapter(engine_name(published)).get("reason") == "RankTooHigh")
         pod.desire(adapters_json([entry(published)], max_rank=8))
         await seen.until(lambda: seen.state(engine_name(published)) == "Loaded")
+        assert not seen.adapter(engine_name(published)).get("reason")
 
 
 async def test_the_http_answers_follow_the_contract(pod: Pod, engine: StubEngine, aiohttp_app: Any) -> None:

@@ -129,7 +129,7 @@ def engine(kind: str, number: int) -> dict[str, Any]:
 edits = st.lists(st.tuples(st.sampled_from(["good", "bad", "invalid"]), st.integers(1, 3), st.integers(0, 4)), min_size=1, max_size=10)
 
 
-async def edit_and_settle(sequence: list[tuple[str, int, int]]) -> None:
+async def edit_and_settle(sequence: list[tuple[str, int, int]]) -> list[tuple[str, str, str]]:
     cluster = Cluster()
     world = cluster.world
     await serving(world)
@@ -163,10 +163,10 @@ async def edit_and_settle(sequence: list[tuple[str, int, int]]) -> None:
         assert cluster.template() == status["rollout"]["lastGoodHash"]
     world.writes()
     await world.run("LLMDeployment", "support")
-    assert world.writes() == [], "it has come to rest"
+    return world.writes()
 
 
 @settings(max_examples=60, deadline=None)
 @given(edits)
 def test_whatever_is_edited_it_ends_with_the_last_valid_spec_or_with_what_was_good_before(sequence: list[tuple[str, int, int]]) -> None:
-    asyncio.run(edit_and_settle(sequence))
+    assert asyncio.run(edit_and_settle(sequence)) == [], "it has come to rest"
